@@ -169,7 +169,7 @@ SWITCHES = (
     OptionResult("all of these", "none of them", f"{_FAST}::test_all_options_together_equal_the_reference",
            _ROUNDING, (("paths", "all of these"), ("paths_vit_b", "all of these"))),
     OptionResult("`Pipeline.encodes_on_device`", "range, intensity, height, depth made on the device",
-           "test/preprocessing/test_on_device.py::test_any_lens_size_and_dilation",
+           "test/preprocessing/test_cuda.py::test_any_lens_size_and_dilation",
            "the same winner at every pixel on a CPU; a GPU may round at a pixel's edge", unmeasured=_NO_GPU),
 )  # fmt: skip
 """Optimizations, in the order of the docs page."""

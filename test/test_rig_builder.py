@@ -31,7 +31,7 @@ def frame(modality, size, frame_id="eye"):
     return SensorFrame(modality, 1, frame_id, picture)
 
 
-def test_the_camera_names_the_frame_of_the_masks_and_no_other_does():
+def test_camera_sets_frame_of_masks():
     learner = RigBuilder(Rig(""))
     learner.on_camera_info("/dvs/info", EVENT, info("dvs"))
     assert learner.rig.camera_frame == "" and set(learner.rig.lenses) == {EVENT}
@@ -42,7 +42,7 @@ def test_the_camera_names_the_frame_of_the_masks_and_no_other_does():
     assert learner.rig.camera_frame == "own"
 
 
-def test_what_is_said_again_changes_nothing_and_what_is_new_does():
+def test_repeated_camera_info_changes_nothing():
     learner = RigBuilder(Rig(""))
     learner.on_camera_info("/info", CAMERA, info())
     first = learner.rig.camera
@@ -52,13 +52,13 @@ def test_what_is_said_again_changes_nothing_and_what_is_new_does():
     assert learner.rig.camera is not first and learner.rig.camera.K[0, 0] == pytest.approx(44)
 
 
-def test_pictures_of_another_size_are_fitted():
+def test_fit_is_applied_to_camera_info():
     learner = RigBuilder(Rig(""), parameters(fit="rescale", picture_size=(32, 24)))
     learner.on_camera_info("/info", CAMERA, info())
     assert (learner.rig.camera.width, learner.rig.camera.K[0, 0]) == (32, 20)
 
 
-def test_problems_are_told_once_and_end_with_a_good_message():
+def test_problems_are_reported_once_and_cleared():
     told = []
     learner = RigBuilder(Rig(""), report=lambda topic, problem: told.append(topic))
     for _ in range(3):
@@ -69,7 +69,7 @@ def test_problems_are_told_once_and_end_with_a_good_message():
     assert learner.problems == {} and learner.rig.camera_frame == "eye"
 
 
-def test_a_bad_transform_does_not_take_the_others_with_it():
+def test_invalid_transform_does_not_affect_others():
     poses = [("base", name, Transform.identity()) for name in ("one", "two", "three")]
     message = build(typestore(), "tf2_msgs/msg/TFMessage", transforms(poses, 5))
     message.transforms[1].transform.rotation.w = float("nan")
@@ -87,7 +87,7 @@ def test_a_bad_transform_does_not_take_the_others_with_it():
 
 @pytest.mark.parametrize("order", [(CAMERA, DEPTH), (DEPTH, CAMERA), (DEPTH, EVENT, CAMERA, EVENT, DEPTH)])
 @pytest.mark.parametrize("other", ["other size", "other distortion", "rectified"])
-def test_streams_that_share_a_frame_keep_their_own_lenses(order, other):
+def test_streams_in_one_frame_keep_own_lenses(order, other):
     """The kind: identity by frame name. Registered depth, or an event camera, in the camera's optical frame."""
     distorted = {"d": np.array([-0.3, 0.09, 0, 0, 0])}
     messages = {
@@ -107,7 +107,7 @@ def test_streams_that_share_a_frame_keep_their_own_lenses(order, other):
     assert learner.problems == {}
 
 
-def test_a_lens_that_changes_does_not_reinterpret_older_frames():
+def test_lens_change_does_not_affect_older_frames():
     """The kind: uniqueness assumed. The camera zooms while a frame waits for its partners."""
     learner = RigBuilder(Rig(""))
     unknown = learner.bind(frame(CAMERA, (48, 64)))
@@ -123,7 +123,7 @@ def test_a_lens_that_changes_does_not_reinterpret_older_frames():
 
 
 @pytest.mark.parametrize("names", [("eye", "other"), ("eye", "eye")])
-def test_two_cameras_on_one_topic_are_told_apart_by_frame_and_size(names):
+def test_two_cameras_on_one_topic_are_distinguished(names):
     learner = RigBuilder(Rig(""))
     small = {"height": 24, "width": 32, "k": np.array([20.0, 0, 15.5, 0, 20, 11.5, 0, 0, 1])}
     for first, second in ((0, 1), (1, 0), (0, 1)):
@@ -137,7 +137,7 @@ def test_two_cameras_on_one_topic_are_told_apart_by_frame_and_size(names):
     assert learner.rig.camera is lenses[0].model  # what comes again is the same model
 
 
-def test_a_frame_gets_the_frame_id_of_its_parameters():
+def test_frame_id_of_parameters_is_set():
     learner = RigBuilder(Rig(""), parameters("lidar", frame_id="roof"))
     assert learner.bind(SensorFrame("lidar", 1, "velodyne", None)).frame_id == "roof"
     assert learner.bind(frame(DEPTH, (4, 4))).frame_id == "eye"
@@ -146,7 +146,7 @@ def test_a_frame_gets_the_frame_id_of_its_parameters():
 @pytest.mark.parametrize(
     ("rectified", "named"), [((CAMERA,), True), ((CAMERA, DEPTH), False), ((), False), ((DEPTH,), False)]
 )
-def test_depth_that_is_not_called_rectified_beside_a_camera_that_is_is_doubted(rectified, named):
+def test_unrectified_depth_beside_rectified_camera_is_reported(rectified, named):
     """The remedy is tried: with depth.rectified set as well nothing is doubted."""
     given = build_parameters({f"{modality}.rectified": True for modality in rectified})
     learner = RigBuilder(Rig(""), given, topics={CAMERA: "/image", DEPTH: "/depth"})
@@ -155,7 +155,7 @@ def test_depth_that_is_not_called_rectified_beside_a_camera_that_is_is_doubted(r
     assert list(learner.problems) == ["/depth"] * named
 
 
-def test_a_topic_that_is_called_rectified_is_doubted_until_the_parameter_says_so():
+def test_rectified_topic_name_is_reported_until_parameter_is_set():
     for changes, doubted in (({}, True), ({"rectified": True}, False)):
         learner = RigBuilder(Rig(""), parameters(**changes), topics={CAMERA: "/camera/image_rect"})
         learner.on_camera_info("/info", CAMERA, info(d=np.array([1e-6, 0, 0, 0, 0])))
@@ -169,7 +169,7 @@ def poses(*entries, stamp=0):
     return build(typestore(), "tf2_msgs/msg/TFMessage", transforms(entries, stamp))
 
 
-def test_a_mounting_with_a_zero_stamp_holds_for_ever():
+def test_transform_with_zero_stamp_is_static():
     """The kind: a rigid mounting on /tf."""
     learner = RigBuilder(Rig("eye"))
     learner.on_transforms("/tf", poses(("eye", "lidar", Transform(np.eye(3), [1, 2, 3]))))
@@ -177,7 +177,7 @@ def test_a_mounting_with_a_zero_stamp_holds_for_ever():
         assert learner.rig.extrinsic("lidar", stamp).translation.tolist() == [1, 2, 3]
 
 
-def test_contradictions_are_told_of_the_sensors_frames_and_of_no_others():
+def test_only_conflicts_of_sensor_frames_are_reported():
     told = []
     learner = RigBuilder(Rig("eye"), report=lambda topic, problem: told.append(problem))
     for parent, child in (("eye", "lidar"), ("eye", "cup"), ("base", "lidar"), ("hand", "cup")):
@@ -200,12 +200,12 @@ def test_contradictions_are_told_of_the_sensors_frames_and_of_no_others():
         (["/r1/front/tf", "/r1/tf", "/tf"], ["/r1/front/tf", "/r1/tf"]),
     ],
 )
-def test_transforms_of_another_robot_are_not_read(carried, chosen):
+def test_transforms_of_other_robot_are_ignored(carried, chosen):
     """The kind: sources merged by message type."""
     assert transform_topics(carried, ["/r1/front/image", "/r1/lidar/points"]) == chosen
 
 
-def test_transforms_outside_the_namespace_are_a_problem_until_the_own_ones_are_there():
+def test_transforms_outside_namespace_are_reported():
     """The kind: a transient problem that stays. Discovery finds another robot's topics first, and loses them."""
     told = []
     learner = RigBuilder(Rig("eye"), report=lambda topic, problem: told.append(topic))
@@ -220,5 +220,5 @@ def test_transforms_outside_the_namespace_are_a_problem_until_the_own_ones_are_t
     assert learner.problems == {}
 
 
-def test_static_topics_are_known_by_their_names():
+def test_static_topics_are_recognized_by_name():
     assert [is_static(name) for name in ("/tf", "/tf_static", "/r1/tf_static", "/static/tf")] == [0, 1, 1, 0]

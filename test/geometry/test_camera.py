@@ -37,7 +37,7 @@ def cloud(count=500, seed=0):
     return np.random.default_rng(seed).uniform([-4, -3, 0.5], [4, 3, 20], (count, 3))
 
 
-def test_from_info_is_the_raw_picture():
+def test_from_info_describes_raw_image():
     camera = CameraModel.from_info(info())
     uv, valid = camera.project(cloud())
     assert valid.sum() > 100
@@ -59,7 +59,7 @@ def test_from_info_of_the_offline_reader_is_the_same():
     np.testing.assert_array_equal(camera.K, ours.K)
 
 
-def test_region_and_binning_move_the_pixels_as_they_cut_the_picture():
+def test_roi_and_binning():
     full, part = (
         CameraModel.from_info(info()),
         CameraModel.from_info(info(roi=roi(100, 60, 400, 300), binning_x=2, binning_y=3)),
@@ -69,7 +69,7 @@ def test_region_and_binning_move_the_pixels_as_they_cut_the_picture():
     np.testing.assert_allclose(cut, (uv - [100, 60]) / [2, 3], atol=1e-9)
 
 
-def test_the_rectified_picture_turns_and_shifts_the_rays():
+def test_rectified_image_rotates_and_shifts_rays():
     turn = cv2.Rodrigues(np.array([0.02, -0.05, 0.01]))[0]
     p = np.array([[480.0, 0, 320, -48], [0, 490, 240, 0], [0, 0, 1, 0]])
     camera = CameraModel.from_info(info(r=turn.ravel(), p=p.ravel()), rectified=True)
@@ -79,7 +79,7 @@ def test_the_rectified_picture_turns_and_shifts_the_rays():
     np.testing.assert_allclose(uv, homogeneous[:, :2] / homogeneous[:, 2:], atol=1e-9)
 
 
-def test_a_rectified_depth_picture_goes_back_to_the_optical_frame():
+def test_rectified_depth_is_unprojected_to_optical_frame():
     turn = cv2.Rodrigues(np.array([0.02, -0.05, 0.01]))[0]
     camera = CameraModel.from_info(info(r=turn.ravel(), p=[480.0, 0, 320, -48, 0, 490, 240, 0, 0, 0, 1, 0]), True)
     points = camera.unproject(np.full((480, 640), 3.0)).reshape(-1, 3)
@@ -107,22 +107,22 @@ def test_a_rectified_depth_picture_goes_back_to_the_optical_frame():
         ({"roi": roi(600, 0, 100, 100)}, "region 100x100 at column 600, row 0 is not inside the 640x480"),
     ],
 )
-def test_a_camera_info_that_lies_is_refused(changes, says):
+def test_invalid_camera_info_is_rejected(changes, says):
     with pytest.raises(CalibrationError, match=says):
         CameraModel.from_info(info(**changes))
 
 
-def test_a_camera_info_without_rectification_has_no_rectified_picture():
+def test_camera_info_without_p_is_rejected_as_rectified():
     with pytest.raises(CalibrationError, match="all-zero P"):
         CameraModel.from_info(info(p=[0.0] * 12), rectified=True)
 
 
-def test_a_picture_of_another_size_is_refused_with_both():
+def test_image_of_other_size_is_rejected():
     with pytest.raises(CalibrationError, match=r"image is 640x481 but its calibration is for 640x480"):
         CameraModel.from_info(info()).check(481, 640)
 
 
-def test_scaled_follows_the_pixels_of_a_resized_picture():
+def test_scaled_camera_follows_resized_image():
     camera = CameraModel.from_info(info())
     small = camera.scaled(120, 320)
     (uv, valid), (half, lands) = camera.project(cloud()), small.project(cloud())
@@ -160,7 +160,7 @@ def test_unproject_agrees_with_opencv():
     np.testing.assert_allclose(rays, expected[:, 0], atol=1e-6)
 
 
-def test_no_finite_nonsense_in_a_cloud_lands():
+def test_extreme_points_are_not_projected():
     camera = CameraModel.from_info(info())
     bad = np.array(
         [[np.nan, 0, 1], [0, np.inf, 1], [0, 0, np.inf], [0, 0, np.nan], [0, 0, -1], [0, 0, 0], [1e30, 0, 1]]
@@ -174,13 +174,13 @@ def test_no_finite_nonsense_in_a_cloud_lands():
     assert camera.project(np.empty((0, 3)))[0].shape == (0, 2)
 
 
-def test_float32_clouds_land_within_a_thousandth_of_a_pixel():
+def test_float32_projection_error():
     camera = CameraModel.from_info(info())
     (exact, _), (single, valid) = camera.project(cloud()), camera.project(cloud().astype(np.float32))
     np.testing.assert_allclose(single[valid], exact[valid], atol=1e-3)
 
 
-def test_near_is_a_limit_along_the_axis():
+def test_near_is_measured_along_axis():
     _, valid = CameraModel.from_info(info()).project(np.array([[0, 0, 0.99], [0, 0, 1.01]]), near=1.0)
     assert valid.tolist() == [False, True]
 
@@ -201,7 +201,7 @@ def test_a_missing_field_is_named(gone):
         CameraModel.from_dict(fields)
 
 
-def test_pictures_of_another_size_on_the_users_word():
+def test_fit_adapts_to_image_size():
     camera = CameraModel.from_info(info())
     uv = camera.project(cloud(), bounded=False)[0]
     shift = {"crop_top": [10, 0], "crop_centre": [10, 40], "crop_bottom": [10, 80]}
@@ -219,7 +219,7 @@ def test_pictures_of_another_size_on_the_users_word():
         camera.adapt_to_size(0, 320, "rescale")
 
 
-def test_a_file_says_how_its_pictures_fit():
+def test_fit_in_calibration_file():
     fields = CameraModel.from_info(info()).to_dict()
     camera = CameraModel.from_dict({**fields, "picture": [640, 400], "fit": "crop_bottom"})
     assert (camera.height, camera.K[1, 2]) == (400, 159.5)

@@ -52,7 +52,7 @@ def test_a_true_mounting_scores_best(seed):
     assert best_yaw(score_by_yaw(points, wrong, CAMERA, Segments([labels]))) == -1
 
 
-def test_nothing_to_judge_by():
+def test_no_score_without_points():
     points, labels = scene()
     assert best_yaw(score_by_yaw(points, Transform.identity(), CAMERA, Segments([labels], min_pixels=10_000))) is None
 

@@ -47,7 +47,7 @@ def test_a_thousand_random_cameras_agree_with_opencv(model):
 
 
 @pytest.mark.parametrize("model", COUNTS)
-def test_the_cull_drops_nothing_that_lands(model):
+def test_cull_keeps_all_projected_points(model):
     rng = np.random.default_rng(7)
     for _ in range(200):
         camera = random_camera(rng, model)
@@ -60,7 +60,7 @@ def test_the_cull_drops_nothing_that_lands(model):
 
 
 @pytest.mark.parametrize("model", COUNTS)
-def test_the_ray_of_a_pixel_lands_on_that_pixel(model):
+def test_ray_of_pixel_is_projected_to_that_pixel(model):
     rng = np.random.default_rng(11)
     found = 0
     for _ in range(100):
@@ -82,7 +82,7 @@ def test_the_ray_of_a_pixel_lands_on_that_pixel(model):
     st.floats(0, 2 * np.pi),
 )
 @settings(max_examples=200, deadline=None)
-def test_nothing_folds_over(model, numbers, angle):
+def test_radial_map_is_monotone(model, numbers, angle):
     """Walking outwards inside the valid radius, the picture of the ray never turns back."""
     count = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}[model]
     d = np.array(numbers[:count])
@@ -97,7 +97,7 @@ def test_nothing_folds_over(model, numbers, angle):
     assert (steps >= -1e-9 * np.abs(radial[1:])).all()
 
 
-def test_beyond_the_turning_point_points_are_dropped():
+def test_points_beyond_valid_radius_are_dropped():
     # r (1 - 0.3 r²) turns at r² = 1 / 0.9.
     camera = CameraModel(400, 400, [[200, 0, 200], [0, 200, 200], [0, 0, 1]], [-0.3, 0, 0, 0], "plumb_bob")
     turn = np.sqrt(1 / 0.9)
@@ -109,7 +109,7 @@ def test_beyond_the_turning_point_points_are_dropped():
     assert 200 < opencv(camera, points)[2, 0] < 400
 
 
-def test_tangential_terms_count_for_the_fold():
+def test_tangential_terms_reduce_valid_radius():
     # With this prism the plane folds although the radial curve rises for ever.
     lens = make_distortion("rational_polynomial", [0.1, 0, 0, 0, 0, 0, 0, 0, 0, -0.05, 0, 0])
     assert 1.0 < lens.max_radius < 10.0
@@ -144,7 +144,7 @@ def test_no_coefficients_and_zeros_are_no_distortion(model, d):
         ("plumb_bob", [0.1, 0, 0, float("nan")], "not all finite"),
     ],
 )
-def test_what_is_no_lens_is_refused_with_the_numbers(model, d, says):
+def test_invalid_coefficients_are_rejected(model, d, says):
     with pytest.raises(CalibrationError, match=says):
         make_distortion(model, d)
 
@@ -164,6 +164,6 @@ def test_what_is_no_lens_is_refused_with_the_numbers(model, d, says):
         ("", [0.0] * 5, ("pinhole", [])),
     ],
 )
-def test_the_spellings_found_in_the_wild(model, d, same_as):
+def test_model_aliases(model, d, same_as):
     x, y = np.meshgrid(np.linspace(-0.5, 0.5, 9), np.linspace(-0.4, 0.4, 9))
     np.testing.assert_array_equal(make_distortion(model, d).apply(x, y), make_distortion(*same_as).apply(x, y))

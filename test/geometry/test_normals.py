@@ -62,7 +62,7 @@ def test_normals_point_away_from_the_camera():
 
 
 @pytest.mark.parametrize("left", [0, 1, 2, 3])
-def test_too_few_pixels_are_no_surface(left):
+def test_no_normal_with_too_few_pixels(left):
     meters = np.full((60, 80), np.nan, np.float32)
     meters[20, 20 : 20 + left] = 3  # in one line
     assert not np.isfinite(surface_normals(meters, LENSES["pinhole"], 2)).any()

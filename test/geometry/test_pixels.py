@@ -12,7 +12,7 @@ from mlesam_ros.geometry.pixels import nearest_pixels, resize_nearest
 
 
 @given(source=st.integers(1, 2000), target=st.integers(1, 600))
-def test_indices_are_those_of_torch_and_opencv_wherever_a_center_lies_within_a_pixel(source, target):
+def test_indices_equal_torch_and_opencv(source, target):
     line = np.arange(source, dtype=np.float32)
     exact = cv2.resize(line[None], (target, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
     clear = (2 * np.arange(target) + 1) * source % (2 * target) != 0
@@ -28,13 +28,13 @@ def test_indices_are_those_of_torch_and_opencv_wherever_a_center_lies_within_a_p
 
 @pytest.mark.parametrize("source", [256, 512, 640, 720, 1024, 1080, 1920])
 @pytest.mark.parametrize("target", [144, 160, 192, 256, 640, 1824])
-def test_nothing_is_shifted_on_average(source, target):
+def test_mean_shift_is_zero(source, target):
     centers = (np.arange(target) + 0.5) * source / target - 0.5
     assert abs((nearest_pixels(source, target) - centers).mean()) * target / source < 0.02
 
 
 @pytest.mark.parametrize(("source", "target"), [(512, 256), (640, 256), (1920, 256), (256, 512), (256, 640)])
-def test_edges_stay_where_they_are(source, target):
+def test_edges_are_kept(source, target):
     """Left of a known place the label is 0, right of it 1; the edge of the resized labels, over many places."""
     off = []
     for edge in range(source // 8, source - source // 8):
@@ -46,7 +46,7 @@ def test_edges_stay_where_they_are(source, target):
     assert np.abs(off).max() <= max(1, source / target)
 
 
-def test_more_axes_are_kept_and_equal_sizes_are_not_copied():
+def test_extra_axes_are_kept_and_equal_sizes_not_copied():
     image = np.random.default_rng(0).random((8, 6, 3))
     assert resize_nearest(image, (8, 6)) is image
     assert resize_nearest(image, (4, 12)).shape == (4, 12, 3)

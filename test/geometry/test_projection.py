@@ -46,7 +46,7 @@ def plain(points, size, dilation=0):
 @pytest.mark.parametrize(
     ("size", "dilation"), [((480, 640), 0), ((96, 128), 0), ((48, 64), 0), ((96, 128), 1), ((96, 128), 2)]
 )
-def test_nearest_wins_like_in_a_plain_loop(size, dilation):
+def test_z_buffer_equals_reference_loop(size, dilation):
     points = sweep(dtype=np.float64)
     shown = project(points, MOUNT, CAMERA, size, dilation=dilation)
     pixels = list(zip(shown.rows.tolist(), shown.cols.tolist(), strict=True))
@@ -63,12 +63,12 @@ def test_range_and_depth_are_those_of_the_point():
     assert shown.range.dtype == shown.depth.dtype == np.float32
 
 
-def test_of_equals_the_first_wins():
+def test_first_of_equal_points_wins():
     points = np.tile(np.array([[5.0, 0.1, 0.2]]), (4, 1))
     assert project(points, MOUNT, CAMERA, (480, 640)).index.tolist() == [0]
 
 
-def test_near_drops_the_own_roof():
+def test_points_nearer_than_near_are_dropped():
     points = np.array([[1.05, 0, -0.3], [3.0, 0, 0]])  # 0.95 m and 2.9 m before the camera
     assert project(points, MOUNT, CAMERA, (480, 640), near=1.0).index.tolist() == [1]
 

@@ -6,7 +6,7 @@ from test_distortion import COUNTS, random_camera
 
 
 @pytest.mark.parametrize("model", COUNTS)
-def test_a_picture_at_once_is_its_pixels_one_by_one(model):
+def test_all_rays_equal_inversion_per_pixel(model):
     rng = np.random.default_rng(5)
     seen = 0
     for _ in range(25):

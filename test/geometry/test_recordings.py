@@ -56,7 +56,7 @@ def recordings(shared_data):
 
 
 @pytest.mark.parametrize("name", LANDING)
-def test_as_many_points_land_in_the_undistorted_picture_as_were_counted(recordings, name):
+def test_points_in_undistorted_image_equal_published_count(recordings, name):
     real = recordings[name]
     uv, _ = real.pinhole.project(real.mount.apply(real.sweep.astype(np.float64)), near=1.0, bounded=False)
     # Whoever counted them took whole numbers for pixel corners.
@@ -95,7 +95,7 @@ def test_the_whole_chain_agrees_with_opencv(recordings, name):
     assert len(shown.index) > 10_000
 
 
-def test_a_calibration_for_another_height_is_refused_with_both(recordings, shared_data):
+def test_calibration_for_other_height_is_rejected(recordings, shared_data):
     camera = recordings["opencalib_manual"].camera
     picture = cv2.imread(str(shared_data / "camera_lidar" / "opencalib_manual" / "0.png"))
     with pytest.raises(CalibrationError, match="image is 1920x1200 but its calibration is for 1920x1080"):
@@ -104,7 +104,7 @@ def test_a_calibration_for_another_height_is_refused_with_both(recordings, share
         camera.adapt_to_size(1200, 1920, fit).check(*picture.shape[:2])
 
 
-def test_of_the_ways_to_fit_one_lets_as_many_points_land_as_were_counted(recordings):
+def test_only_correct_fit_gives_published_count(recordings):
     real = recordings["opencalib_manual"]
     optical, counts = real.mount.apply(real.sweep.astype(np.float64)), {}
     for fit in FITS:

@@ -40,7 +40,7 @@ def turned(**entry):
     return changed("transforms", 0, value={"parent": "base", "child": "cam", **entry})
 
 
-def test_the_example_is_a_car():
+def test_example_calibration_is_loaded():
     rig = load_rig(resource_path("config/rigs/example.yaml"))
     assert rig.camera.width == 1920
     ahead = rig.extrinsic("lidar", stamp=123).apply(np.array([[10.0, 0.0, 0.0]]))
@@ -68,12 +68,12 @@ def test_there_and_back_through_yaml(tmp_path):
         {"matrix": [0, -1, 0, 1, 1, 0, 0, 2, 0, 0, 1, 3, 0, 0, 0, 1]},
     ],
 )
-def test_every_form_of_a_transform_means_the_same(entry):
+def test_all_forms_of_transform_are_equal(entry):
     got = Rig.from_dict(turned(**entry)).tree.lookup("base", "cam")
     np.testing.assert_allclose(got.apply(np.array([[1.0, 0, 0]])), [[1, 3, 3]], atol=1e-12)
 
 
-def test_rpy_turns_about_fixed_axes_roll_first():
+def test_rpy_is_about_fixed_axes():
     rig = Rig.from_dict(turned(translation=[0, 0, 0], rpy=[np.pi / 2, 0, np.pi / 2]))
     # y goes to z by the roll, and stays there in the yaw.
     np.testing.assert_allclose(rig.tree.lookup("base", "cam").apply(np.array([[0.0, 1, 0]])), [[0, 0, 1]], atol=1e-12)
@@ -116,14 +116,14 @@ def test_rpy_turns_about_fixed_axes_roll_first():
         (turned(matrix=[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 2]), CalibrationError, "last row of matrix"),
     ],
 )
-def test_a_mistake_is_named(fields, error, says):
+def test_invalid_file_is_rejected(fields, error, says):
     with pytest.raises(error, match=says) as caught:
         Rig.from_dict(fields)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "\x00", ""])
-def test_a_file_that_is_no_calibration(tmp_path, text):
+def test_file_without_calibration_is_rejected(tmp_path, text):
     path = tmp_path / "rig.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"rig\.yaml"):
@@ -132,7 +132,7 @@ def test_a_file_that_is_no_calibration(tmp_path, text):
         load_rig(tmp_path / "absent.yaml")
 
 
-def test_a_rig_grows_as_messages_come():
+def test_rig_is_extended_by_messages():
     rig = Rig("cam")
     with pytest.raises(CalibrationError, match="'cam' is known; calibrated are none"):
         _ = rig.camera
@@ -143,7 +143,7 @@ def test_a_rig_grows_as_messages_come():
         rig.extrinsic("radar", 1)
 
 
-def test_a_key_given_twice_is_refused_and_not_the_last_one_taken(tmp_path):
+def test_duplicate_key_is_rejected(tmp_path):
     path = tmp_path / "rig.yaml"
     path.write_text("camera: cam\ncameras:\n  cam: {width: 640}\n  cam: {width: 320}\n")
     with pytest.raises(ConfigError, match="key 'cam' is duplicated in line 4"):
@@ -153,7 +153,7 @@ def test_a_key_given_twice_is_refused_and_not_the_last_one_taken(tmp_path):
 @pytest.mark.parametrize(
     "text", ["[" * 5000, "a: &a [x]\nb: [*a, *a]\n" * 2, "? [1]\n: 2\n", "x: 2024-13-45", "9" * 5000]
 )
-def test_hostile_yaml_is_refused_in_one_sentence(tmp_path, text):
+def test_malicious_yaml_is_rejected(tmp_path, text):
     path = tmp_path / "rig.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:

@@ -66,7 +66,7 @@ def test_the_events_are_one_view_of_the_message():
     assert np.shares_memory(read_event_array(raw).events, np.frombuffer(raw, np.uint8))
 
 
-def test_padding_of_the_last_word_is_no_event():
+def test_padding_of_the_last_word_is_not_an_event():
     raw = serialized([(1, 2, 3, 4, True)]) + b"\0\0\0"
     assert as_list(read_event_array(raw)) == [(1, 2, 3 * 10**9 + 4, True)]
 
@@ -84,7 +84,7 @@ def test_padding_of_the_last_word_is_no_event():
         (lambda raw: b"", "starts with no bytes"),
     ],
 )
-def test_what_is_damaged_is_refused(damage, message):
+def test_damaged_array_is_rejected(damage, message):
     raw = serialized([(1, 2, 3, 4, True)] * 3, "dvscam")
     with pytest.raises(PacketError, match=message):
         read_event_array(damage(raw))
@@ -92,7 +92,7 @@ def test_what_is_damaged_is_refused(damage, message):
 
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=90) | st.binary(max_size=80).map(lambda tail: b"\0\1\0\0" + bytes(8) + tail))
-def test_any_bytes_are_an_array_or_a_packet_error(raw):
+def test_any_bytes_are_parsed_or_raise_packet_error(raw):
     try:
         columns = read_event_array(raw).columns
     except PacketError:

@@ -95,7 +95,7 @@ def test_second_recording_gives_the_published_sums(event_packets):
     assert decoder.counters["triggers"] == 2
 
 
-def test_recordings_equal_the_word_by_word_decoder(event_packets):
+def test_recordings_equal_reference_decoder(event_packets):
     for name in ("test_events_1", "test_data_evt3_trigger"):
         packets = event_packets(name)[:40]
         decoder = Evt3Decoder()
@@ -105,7 +105,7 @@ def test_recordings_equal_the_word_by_word_decoder(event_packets):
 
 @settings(deadline=None)
 @given(FORWARD)
-def test_any_words_equal_the_word_by_word_decoder(draft):
+def test_any_words_equal_reference_decoder(draft):
     words = with_forward_clock(draft)
     decoder = Evt3Decoder(1280, 720)
     assert as_list(decoder.decode(packet(*words))) == word_by_word(words, 1280, 720)[0]
@@ -113,12 +113,12 @@ def test_any_words_equal_the_word_by_word_decoder(draft):
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from([0x3005, 0x3A10, 0x4FFF, 0x4123, 0x50F0, 0x2007, 0x0009, 0x600A]), max_size=60))
-def test_vectors_between_single_events_equal_the_word_by_word_decoder(draft):
+def test_vectors_between_single_events_equal_reference_decoder(draft):
     words = [0x8000, 0x6000, 0x0001, *draft]
     assert as_list(Evt3Decoder(1280, 720).decode(packet(*words))) == word_by_word(words, 1280, 720)[0]
 
 
-def test_a_packet_longer_than_one_run_comes_back():
+def test_packet_longer_than_one_run():
     rng = np.random.default_rng(0)
     count = 3 * MAX_RUN_WORDS // 4
     t, x, y = np.sort(rng.integers(0, 60_000, count)), rng.integers(0, 1280, count), rng.integers(0, 720, count)
@@ -130,7 +130,7 @@ def test_a_packet_longer_than_one_run_comes_back():
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 0xFFFF), max_size=60), st.data())
-def test_cutting_the_stream_between_any_words_changes_nothing(words, data):
+def test_stream_may_be_split_between_any_words(words, data):
     """Random words: the clock jumps, codes are unknown, vectors have no base."""
     words = [0x8000, 0x6000, 0x0001, *words]
     cuts = data.draw(st.lists(st.integers(0, len(words)), max_size=8).map(sorted))
@@ -149,7 +149,7 @@ def test_the_clock_wraps_without_going_back():
 
 
 @pytest.mark.parametrize("bit", range(4, 12))
-def test_a_flipped_bit_in_time_high_moves_no_event(bit):
+def test_bit_error_in_time_high_is_rejected(bit):
     wrong = 0x8000 | (0x321 ^ (1 << bit))
     decoder = Evt3Decoder()
     _, _, t, _ = decoder.decode(packet(0x8321, 0x6005, 1, 0x2001, wrong, 0x2002, 0x8321, 0x2003, 0x8322, 0x2004))
@@ -157,21 +157,21 @@ def test_a_flipped_bit_in_time_high_moves_no_event(bit):
     assert decoder.counters["clock_errors"] == 1
 
 
-def test_a_small_step_back_of_time_high_is_no_wrap():
+def test_small_step_back_of_time_high_is_not_a_wrap():
     decoder = Evt3Decoder()
     decoder.decode(packet(0x8321, 0x6005, 0x831E, 0x6006))
     assert decoder.now == 0x321006
 
 
 @pytest.mark.parametrize("jump", [0x331, 0x621, 0x123])
-def test_a_true_jump_of_the_clock_is_followed(jump):
+def test_clock_jump_is_followed(jump):
     """0x331 is one flipped bit away and so believed at the second word; 0x123 lies behind, beyond the wrap."""
     decoder = Evt3Decoder()
     decoder.decode(packet(0x8321, 0x6000, 0x8000 | jump, 0x8000 | jump))
     assert decoder.now == ((jump if jump > 0x321 else jump + 0x1000) << 12)
 
 
-def test_what_gives_no_event_is_counted():
+def test_ignored_words_are_counted():
     decoder = Evt3Decoder(640, 480)
     decoded = decoder.decode(
         packet(
@@ -194,14 +194,14 @@ def test_what_gives_no_event_is_counted():
     assert decoder.counters == {"unknown": 2, "triggers": 1, "outside": 2, "untimed": 2, "clock_errors": 0}
 
 
-def test_a_vector_without_a_base_is_outside_every_sensor():
+def test_vector_without_base_is_outside_sensor():
     decoder = Evt3Decoder()
     x, *_ = decoder.decode(packet(0x8000, 0x6000, 0x0001, 0x4FFF, 0x50FF))
     assert len(x) == 0
     assert decoder.counters["outside"] == 20
 
 
-def test_half_a_word_is_refused_and_leaves_the_state_alone():
+def test_partial_word_is_rejected_without_state_change():
     decoder = Evt3Decoder()
     decoder.decode(packet(0x8000, 0x6001))
     with pytest.raises(PacketError, match="5 bytes"):
@@ -219,7 +219,7 @@ EVENT = st.tuples(st.integers(0, 2047), st.integers(0, 2047), st.integers(0, 2_0
 
 @settings(deadline=None)
 @given(st.lists(EVENT, max_size=50), st.integers(0, 1 << 24))
-def test_encoded_events_come_back(events, start):
+def test_encoded_events_round_trip(events, start):
     x, y, gaps, polarity = (np.array([e[i] for e in events], np.int64) for i in range(4))
     t = start + np.cumsum(gaps)
     decoded = Evt3Decoder().decode(encode_evt3(x, y, t, polarity))
@@ -227,7 +227,7 @@ def test_encoded_events_come_back(events, start):
     assert as_list(decoded) == [(a, b, c - shift, bool(d)) for a, b, c, d in zip(x, y, t, polarity, strict=True)]
 
 
-def test_each_encoded_packet_stands_alone():
+def test_encoded_packets_are_self_contained():
     first = encode_evt3([1], [2], [5_000_000], [1])
     second = encode_evt3([3], [2], [5_000_000], [0])
     assert as_list(Evt3Decoder().decode(second)) == [(3, 2, 5_000_000, False)]
@@ -246,6 +246,6 @@ def test_each_encoded_packet_stands_alone():
         ([0.5], [0], [0], [1], "x is a 1-d array of float64"),
     ],
 )
-def test_what_the_format_cannot_hold_is_refused(x, y, t, p, message):
+def test_unencodable_events_are_rejected(x, y, t, p, message):
     with pytest.raises(PacketError, match=message):
         encode_evt3(x, y, t, p)

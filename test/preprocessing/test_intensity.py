@@ -70,19 +70,19 @@ def strengths(messages, settings=None):
     ],
 )
 @pytest.mark.parametrize("name", ["intensity", "reflectivity", "Signal", "signal", "i", "Intensity", "remission"])
-def test_the_same_echoes_in_every_scale_under_every_name(factor, kind, scale, name):
+def test_equal_strength_in_every_scale_and_field_name(factor, kind, scale, name):
     [found], words = strengths([message(ECHOES * factor, name, kind)])
     np.testing.assert_allclose(found, ECHOES, atol=0.02)
     assert words == f"field {name}, {np.dtype(kind).name}, scale {scale}"
 
 
-def test_data_of_0_to_255_are_left_as_they_are():
+def test_intensity_of_0_to_255_is_unchanged():
     values = np.random.default_rng(1).uniform(0, 255, 500).astype("<f4")
     [found], _ = strengths([message(values)])
     assert found.tobytes() == values.tobytes()
 
 
-def test_the_scale_does_not_flicker_with_dark_sweeps():
+def test_dark_sweeps_keep_scale():
     """A sweep of weak echoes after a bright one has the scale of the bright one; one outlier changes nothing."""
     dark = np.minimum(ECHOES * 257, 200).round()
     (_, weak), _ = strengths([message(ECHOES * 257, kind="u2"), message(dark, kind="u2")])
@@ -95,14 +95,14 @@ def test_the_scale_does_not_flicker_with_dark_sweeps():
     assert words.endswith("scale 255")
 
 
-def test_whole_numbers_of_at_most_1_do_not_tell_the_scale():
+def test_integers_up_to_1_leave_scale_undetermined():
     (dark, bright), words = strengths([message(np.minimum(ECHOES, 1)), message(ECHOES)])
     np.testing.assert_allclose(dark, np.minimum(ECHOES, 1))
     np.testing.assert_allclose(bright, ECHOES)
     assert words.endswith("scale 255")
 
 
-def test_field_and_scale_as_set():
+def test_field_and_scale_can_be_set():
     settings = Preprocessing(intensity_field="Power", intensity_scale=100.0)
     [found], words = strengths([message(ECHOES / 2.55, "power")], settings)
     np.testing.assert_allclose(found, ECHOES, atol=1e-3)
@@ -115,7 +115,7 @@ def test_field_and_scale_as_set():
 )
 @pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize("encoder", ["range_intensity_height", "deliver_lidar"])
-def test_absence_is_noted(name, wanted, words, on_device, encoder):
+def test_missing_intensity_is_noted(name, wanted, words, on_device, encoder):
     frame = FrameReader(LIDAR, CLOUD, Preprocessing(intensity_field=wanted)).read(message(ECHOES, name))
     rig = Rig("front", {"front": CameraModel(64, 48, np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]), np.zeros(0))})
     rig.tree.set("front", "lidar", Transform.identity())
@@ -130,7 +130,7 @@ def test_absence_is_noted(name, wanted, words, on_device, encoder):
     assert all(words in note and "or let the driver send one" in note for note in context.notes.values())
 
 
-def test_a_field_of_several_values_is_no_intensity():
+def test_field_of_several_values_is_not_intensity():
     fields = [SimpleNamespace(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate("xyz")]
     fields.append(SimpleNamespace(name="intensity", offset=12, datatype=7, count=2))
     cloud = cloud_from_fields(fields, 1, 2, 20, 40, False, np.zeros(40, np.uint8))
@@ -138,6 +138,6 @@ def test_a_field_of_several_values_is_no_intensity():
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), 1e-9])
-def test_a_scale_that_is_none_is_refused(value):
+def test_invalid_scale_is_rejected(value):
     with pytest.raises(ConfigError, match=r"lidar\.intensity_scale is"):
         Preprocessing(intensity_scale=value)

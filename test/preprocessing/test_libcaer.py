@@ -58,7 +58,7 @@ def packet(*words):
     return np.array(words, "<u2").view(np.uint8)
 
 
-def test_the_recording_gives_the_published_totals(event_packets):
+def test_recording_has_published_totals(event_packets):
     """event_camera_py, tests/test_2.py: counts, the first time and the sum of times in µs since the first event."""
     decoder, parts = LibcaerCmpDecoder(), []
     for each in event_packets("test_events_2/test_events_2_0.mcap"):
@@ -73,7 +73,7 @@ def test_the_recording_gives_the_published_totals(event_packets):
     assert decoder.counters == {"unknown": 0}
 
 
-def test_the_recording_equals_the_word_by_word_decoder(event_packets):
+def test_recording_equals_reference_decoder(event_packets):
     decoder = LibcaerCmpDecoder()
     for each in event_packets("test_events_2/test_events_2_0.mcap")[:3]:
         assert as_list(decoder.decode(each.events)) == word_by_word(each.events.view("<u2"))
@@ -87,7 +87,7 @@ WORD = st.one_of(
 
 @settings(deadline=None)
 @given(st.lists(WORD, max_size=60))
-def test_any_words_equal_the_word_by_word_decoder(words):
+def test_any_words_equal_reference_decoder(words):
     assert as_list(LibcaerCmpDecoder().decode(packet(*words))) == word_by_word(words)
 
 
@@ -97,7 +97,7 @@ def test_big_endian_words():
     assert as_list(LibcaerCmpDecoder().decode(swapped, is_bigendian=True)) == [(3, 4, 4_098_000, True)]
 
 
-def test_column_and_vector_base_outlive_the_packet_but_the_clock_does_not():
+def test_column_and_vector_base_persist_across_packets():
     decoder = LibcaerCmpDecoder()
     decoder.decode(packet(0x0002, 0x1003, 0x2007, 0x4805, 0x5001))
     assert as_list(decoder.decode(packet(0x3009, 0x5003))) == [(7, 9, 0, False), (7, 13, 0, True), (7, 14, 0, True)]
@@ -106,14 +106,14 @@ def test_column_and_vector_base_outlive_the_packet_but_the_clock_does_not():
 
 
 @given(st.lists(st.integers(0, 20_000), min_size=1, max_size=200))
-def test_a_packet_longer_than_the_drivers_16_bits_of_time(gaps):
+def test_packet_longer_than_16_bits_of_time(gaps):
     t = np.cumsum(np.minimum(gaps, 4096 * 15))
     rows = np.arange(len(t)) % 200
     decoded = LibcaerCmpDecoder().decode(driver(rows, rows, t, rows % 2))
     assert (decoded[2] // 1000).tolist() == t.tolist()
 
 
-def test_a_packet_longer_than_one_run_comes_back():
+def test_packet_longer_than_one_run():
     count = MAX_RUN_WORDS
     rng = np.random.default_rng(0)
     x, y, polarity = rng.integers(0, 346, count), rng.integers(0, 260, count), rng.integers(0, 2, count)
@@ -141,7 +141,7 @@ EVENT = st.tuples(st.integers(0, 0x7FFF), st.integers(0, 0x7FFF), st.integers(0,
 
 
 @given(st.lists(EVENT, max_size=40), st.integers(0, (1 << 31) - 1))
-def test_libcaer_events_come_back_through_the_wrap_of_their_clock(events, start):
+def test_libcaer_clock_wrap(events, start):
     x, y, gaps, polarity = (np.array([event[i] for event in events], np.int64) for i in range(4))
     t = start + np.cumsum(gaps)
     decoded = as_list(decode_libcaer(encode_libcaer(x, y, t % (1 << 31), polarity)))
@@ -149,12 +149,12 @@ def test_libcaer_events_come_back_through_the_wrap_of_their_clock(events, start)
     assert decoded == [(a, b, (c - shift) * 1000, bool(d)) for a, b, c, d in zip(x, y, t, polarity, strict=True)]
 
 
-def test_a_small_step_back_is_no_wrap():
+def test_small_step_back_is_not_a_wrap():
     _, _, t, _ = decode_libcaer(encode_libcaer([1, 1], [1, 1], [500, 497], [0, 1]))
     assert t.tolist() == [500_000, 497_000]
 
 
 @pytest.mark.parametrize("decode", [decode_libcaer, LibcaerCmpDecoder().decode])
-def test_half_an_event_is_refused(decode):
+def test_partial_event_is_rejected(decode):
     with pytest.raises(PacketError, match="7 bytes; it must be a whole number"):
         decode(np.zeros(7, np.uint8))

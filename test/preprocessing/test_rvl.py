@@ -53,11 +53,11 @@ def encode(picture):
         elements=st.sampled_from([0, 0, 0, 1, 7, 8, 800, 801, 65535]),
     )
 )
-def test_there_and_back(picture):
+def test_round_trip(picture):
     np.testing.assert_array_equal(decode_rvl(encode(picture)), picture)
 
 
-def test_a_recorded_picture(shared_data):
+def test_recorded_depth_image(shared_data):
     picture = cv2.imread(str(shared_data / "rgbd_tum" / "1_depth.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(decode_rvl(encode(picture)), picture)
 
@@ -97,7 +97,7 @@ def test_damage_is_refused(data, words):
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=80), st.integers(1, 40), st.integers(1, 40))
-def test_any_bytes_are_a_picture_or_a_refusal(data, width, height):
+def test_any_bytes_are_decoded_or_rejected(data, width, height):
     try:
         picture = decode_rvl(np.frombuffer(struct.pack("<2I", width, height) + data, np.uint8))
     except ImageError:

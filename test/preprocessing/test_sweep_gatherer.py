@@ -59,7 +59,7 @@ def degrees(frame):
 
 @pytest.mark.parametrize("parts", [2, 3, 4, 10, 12, 36, 75])
 @pytest.mark.parametrize(("start", "width"), [(-np.pi, 2 * np.pi), (0.7, -2 * np.pi), (-1.0, 2.2)])
-def test_a_turn_in_pieces_is_whole_again(parts, start, width):
+def test_pieces_are_joined_into_turn(parts, start, width):
     frames = gathered(messages(parts, start=start, width=width))
     for number, frame in enumerate(frames[parts + 1 :], parts + 1):
         assert 1 + len(frame.payload.earlier) == parts
@@ -70,7 +70,7 @@ def test_a_turn_in_pieces_is_whole_again(parts, start, width):
 
 @pytest.mark.parametrize("width", [2 * np.pi, np.radians(270), np.radians(120), np.radians(70), np.radians(25)])
 @pytest.mark.parametrize("points", [6000, 40])
-def test_whole_sweeps_are_untouched(width, points):
+def test_whole_sweeps_are_unchanged(width, points):
     """Of a spinning LiDAR, one that is covered in part, and a Livox of 70 degrees, with many returns or few."""
     sent = [(START + turn * TURN, scan(-width / 2, width, points, seed=turn)) for turn in range(30)]
     rng = np.random.default_rng(1)
@@ -81,21 +81,21 @@ def test_whole_sweeps_are_untouched(width, points):
         assert frame.payload.points is made and not frame.payload.earlier and frame.time == frame.stamp == stamp
 
 
-def test_a_lone_return_that_moves_is_no_turn():
+def test_single_moving_return_is_not_a_turn():
     """Somebody walks through an empty field of view: azimuths change from message to message, and never come back."""
     sent = [(START + turn * TURN, scan(-0.5 + 0.08 * turn, 0.05, 60)) for turn in range(12)]
     assert all(not frame.payload.earlier for frame in gathered(sent))
 
 
 @pytest.mark.parametrize("lost", [(33,), (33, 34, 35), (30, 41, 52)])
-def test_lost_pieces_leave_a_hole_and_never_an_old_piece_twice(lost):
+def test_lost_pieces_leave_gap_without_stale_pieces(lost):
     for frame in gathered(messages(10, turns=9, lost=lost))[12:]:
         angles = cloud_intensity(frame.payload)
         assert len(angles) == len(np.unique(angles.round(3))) >= 6000 - 600 * len(lost)
         assert max(piece.lag for piece in frame.payload.earlier) <= TURN * 5 // 4
 
 
-def test_pieces_without_returns_belong_to_the_turn():
+def test_pieces_without_returns_belong_to_turn():
     sent = list(messages(10))
     for number, (_, points) in enumerate(sent):
         if number % 10 in (3, 4):
@@ -107,7 +107,7 @@ def test_pieces_without_returns_belong_to_the_turn():
 
 @pytest.mark.parametrize("kind", ["<f4", "<f8"])
 @pytest.mark.parametrize("value", ["largest", "least", "infinite", "quiet", "signalling"])
-def test_coordinates_that_are_no_places_are_passed_over_without_a_warning(kind, value):
+def test_nonfinite_coordinates_are_skipped_without_warning(kind, value):
     """Kind: arithmetic on a message's numbers. A sum of two of them may overflow, a signalling NaN may not be cast."""
     bits = {"<f4": ("<u4", 0x7F800001), "<f8": ("<u8", 0x7FF0000000000001)}[kind]
     with np.errstate(over="ignore"):
@@ -131,13 +131,13 @@ def test_coordinates_that_are_no_places_are_passed_over_without_a_warning(kind, 
         assert [len(f.payload.pieces) for f in found][-6:] == [6] * 6
 
 
-def test_pieces_with_one_stamp_are_told_apart():
+def test_pieces_with_equal_stamps_are_distinguished():
     frames = gathered(messages(10, one_stamp=True))[11:]
     assert len({frame.time for frame in frames}) == len(frames)
     assert all(1 + len(frame.payload.earlier) == 10 for frame in frames)
 
 
-def test_pieces_with_one_stamp_keep_their_points_times():
+def test_pieces_with_equal_stamps_keep_point_times():
     """The kind: a limit derived from a distance that is 0. By hand: point i of 6000 is measured i/6000 turns later."""
     after = np.linspace(0, TURN, 6000, endpoint=False).astype(np.int64)
     sent = []
@@ -149,19 +149,19 @@ def test_pieces_with_one_stamp_keep_their_points_times():
     np.testing.assert_array_equal(np.sort(cloud_times(whole.payload, whole.stamp)), START + 3 * TURN + after)
 
 
-def test_a_clock_that_jumps_back_or_a_gap_begins_anew():
+def test_clock_jump_or_gap_resets_sweep():
     first, later = list(messages(10)), [(stamp + 60_000 * MS, points) for stamp, points in messages(10, turns=1)]
     assert all(not frame.payload.earlier for frame in gathered([*first, *later])[40:])
     assert all(not frame.payload.earlier for frame in gathered([*later, *first])[10:20])
 
 
 @pytest.mark.parametrize(("seconds", "pieces"), [(0.0, 1), (0.03, 3), (0.1, 10), (0.25, 25)])
-def test_the_time_of_a_sweep_may_be_set(seconds, pieces):
+def test_sweep_duration_can_be_set(seconds, pieces):
     assert {1 + len(frame.payload.earlier) for frame in gathered(messages(10), seconds)[25:]} == {pieces}
 
 
 @pytest.mark.parametrize("timed", [True, False])
-def test_each_point_keeps_its_own_time_and_is_shown_where_it_is(timed):
+def test_points_keep_times_and_positions(timed):
     """Pieces of 10 ms from a car at 10 m/s: a wall 25 m ahead at START, by hand nearer by 0.1 m in each piece."""
     k = np.array([[70.0, 0, 39.5], [0, 70.0, 29.5], [0, 0, 1]])
     rig = Rig("front", {"front": CameraModel(80, 60, k, np.zeros(0))})
@@ -203,7 +203,7 @@ def write_bag(path, parts):
 
 
 @pytest.mark.parametrize("parts", [1, 4, 10])
-def test_a_bag_with_pieces_gives_whole_turns_counts_every_message_and_the_doctor_names_it(tmp_path, parts):
+def test_bag_with_pieces_gives_whole_turns_and_doctor_finding(tmp_path, parts):
     path = write_bag(tmp_path / "bag", parts)
     with BagReader(path) as reader:
         topics = find_topics(reader.topics)

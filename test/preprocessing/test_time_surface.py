@@ -31,7 +31,7 @@ def encode(payload, size=(HEIGHT, WIDTH)):
     return PREPROCESSORS["time_surface"]()(SensorFrame(EVENT, END, "front", payload), rig, size)
 
 
-def test_the_newest_event_of_each_polarity_counts():
+def test_newest_event_of_each_polarity_is_used():
     image = encode(events([(3, 2, 0, 1), (3, 2, 20, 1), (5, 4, 10, 0), (5, 4, 30, 1)]))
     assert image.shape == (3, HEIGHT, WIDTH)
     assert image.dtype == np.float32
@@ -55,7 +55,7 @@ def test_any_events_equal_the_definition(drafts, size, decay):
     np.testing.assert_allclose(time_surface(events(drafts), size, decay), expected, rtol=1e-5)
 
 
-def test_no_events_is_an_empty_picture():
+def test_no_events_give_empty_image():
     assert not encode(events([])).any()
 
 
@@ -63,11 +63,11 @@ def test_no_events_is_an_empty_picture():
     "payload",
     [RawImage(1, 1, "mono8", 1, np.zeros(1, np.uint8)), CompressedImage("png", np.zeros(1, np.uint8))],
 )
-def test_a_ready_made_picture_has_no_times(payload):
+def test_rendered_event_image_is_rejected(payload):
     with pytest.raises(ImageError, match="event_counts reads a rendered event image"):
         encode(payload)
 
 
-def test_an_event_outside_its_sensor_is_refused():
+def test_event_outside_sensor_is_rejected():
     with pytest.raises(PacketError, match="events reach column 12"):
         encode(events([(12, 0, 0, 1)]))

@@ -6,7 +6,7 @@ Kind: criteria that are written twice. The distances are those of IERS Bulletin 
 import re
 
 import pytest
-from pretend_sensors import MS, START, frame
+from simulated_streams import MS, START, frame
 
 from mlesam_ros.sync import CLOCK_SAMPLES, ReplayClock, SyncConfig, Synchronizer, foreign_clock, judge_clocks
 from mlesam_ros.types import CAMERA, DEPTH, LIDAR, NANOSECONDS
@@ -33,7 +33,7 @@ CONFIG = SyncConfig((CAMERA, DEPTH, LIDAR))
 )
 @pytest.mark.parametrize("delay", [0.0, 0.08, 0.9])
 @pytest.mark.parametrize("known", [0.0, 0.3])
-def test_the_clock_is_named_and_its_remedy_helps(ahead, cause, offset, delay, known):
+def test_clock_is_identified_and_remedy_works(ahead, cause, offset, delay, known):
     clock = foreign_clock(ahead - delay, NOW + ahead - delay, CONFIG)
     assert cause in clock.cause and clock.offset == offset
     remedy = clock.remedy(LIDAR, known)
@@ -52,12 +52,12 @@ def test_the_clock_is_named_and_its_remedy_helps(ahead, cause, offset, delay, kn
 
 
 @pytest.mark.parametrize("ahead", [0.0, -0.3, 0.49, -4.9])
-def test_what_the_synchronizer_accepts_is_no_foreign_clock(ahead):
+def test_accepted_stamps_are_not_a_foreign_clock(ahead):
     assert foreign_clock(ahead, NOW, CONFIG) is None
     assert Synchronizer(CONFIG).push(frame(LIDAR, START + round(ahead * 1000) * MS), START) == "pending"
 
 
-def test_a_wrong_offset_is_told_back_to_zero():
+def test_remedy_resets_wrong_offset():
     clock = foreign_clock(-37.02, NOW - 37.02, CONFIG)
     assert "lidar.offset to 0.0" in clock.remedy(LIDAR, known=37.0)
 
@@ -80,7 +80,7 @@ def test_simulated_time_and_the_wall_clock():
         ({}, (), ()),
     ],
 )
-def test_each_sensor_of_a_recording_is_judged_by_itself(ahead, leaders, foreign):
+def test_sensors_of_recording_are_judged_separately(ahead, leaders, foreign):
     pairs = {m: [(START + round(value * NANOSECONDS), START)] for m, value in ahead.items()}
     clocks = judge_clocks(pairs, dict.fromkeys(pairs, 0), CONFIG)
     assert clocks.leaders == frozenset(leaders) and set(clocks.foreign) == set(foreign)
@@ -88,7 +88,7 @@ def test_each_sensor_of_a_recording_is_judged_by_itself(ahead, leaders, foreign)
         assert "TAI" in clocks.foreign[LIDAR].cause
 
 
-def test_the_clock_of_a_replay_stands_nowhere_at_zero_and_never_runs_back():
+def test_replay_clock_is_positive_and_monotone():
     """Kind: criteria that are written twice. The camera, 100 s behind, leads; the LiDAR's messages come before its."""
     second = NANOSECONDS
     pairs = {CAMERA: [(START - 100 * second, START + MS)], LIDAR: [(START - 50 * second, START)]}
@@ -102,6 +102,6 @@ def test_the_clock_of_a_replay_stands_nowhere_at_zero_and_never_runs_back():
     assert [plain.advance(at, CAMERA, 5) for at in (START, START - 1)] == [START, START - 1]
 
 
-def test_a_clock_is_judged_by_the_first_messages_that_have_a_stamp():
+def test_clock_is_judged_by_first_stamped_messages():
     rows = [(0, START), *((START + 37 * NANOSECONDS, START),) * (CLOCK_SAMPLES - 1), *((START, START),) * 1000]
     assert "TAI" in judge_clocks({LIDAR: rows, CAMERA: rows[-1:]}, {LIDAR: 0, CAMERA: 0}, CONFIG).foreign[LIDAR].cause

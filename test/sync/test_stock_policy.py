@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from pretend_sensors import MS, sensors, skews
-from pretend_sensors import play as play_ours
+from simulated_streams import MS, sensors, skews
+from simulated_streams import play as play_ours
 
 from mlesam_ros.bench.stock_policy import StockPolicy
 from mlesam_ros.sync import SyncConfig
@@ -23,7 +23,7 @@ def stock_skews(sets):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("event_rate", [10, 100])
-def test_healthy_streams_give_as_many_sets_as_close(seed, event_rate):
+def test_as_many_and_as_close_sets_as_stock_policy(seed, event_rate):
     rates = {CAMERA: 10, LIDAR: 10, DEPTH: 10, EVENT: event_rate}
     messages = sensors(rates=rates, jitter=8, seed=seed)
     stock = play_stock(messages)

@@ -55,7 +55,7 @@ def hits(image):
     return sorted(zip(*(axis.tolist() for axis in np.nonzero(image)), strict=True))
 
 
-def test_events_land_on_the_very_pixels_that_caused_them():
+def test_events_are_warped_to_their_pixels():
     """On the box by 7 pixels, on the wall by 2: focal length · baseline / depth."""
     box, wall = (35, 25), (60, 10)
     events = events_at([box[0] - 7, wall[0] - 2], [box[1], wall[1]])
@@ -64,14 +64,14 @@ def test_events_land_on_the_very_pixels_that_caused_them():
     np.testing.assert_allclose(image[image > 0], 1)
 
 
-def test_a_finer_event_camera_lands_on_the_same_pixels():
+def test_finer_event_camera_is_warped_to_same_pixels():
     """Four of its pixels see what one of the network's sees; parallax is twice as many of them."""
     image = encoded(events_at([2 * (35 - 7), 2 * (35 - 7) + 1] * 2, [50, 50, 51, 51], 2), box_before_a_wall(), factor=2)
     assert hits(image) == [(25, 35)]
     assert image[25, 35] == pytest.approx(1)
 
 
-def test_a_network_of_many_pixels_gets_parallax_from_fewer(monkeypatch):
+def test_parallax_of_large_network_is_resized(monkeypatch):
     """To their nearest, so away from the edges of things nothing changes."""
     box, wall = (38, 30), (65, 50)
     events = events_at([box[0] - 7, wall[0] - 2], [box[1], wall[1]])
@@ -81,11 +81,11 @@ def test_a_network_of_many_pixels_gets_parallax_from_fewer(monkeypatch):
     assert hits(exact) == [(box[1], box[0]), (wall[1], wall[0])]
 
 
-def test_without_depth_everything_is_infinitely_far():
+def test_warp_at_infinity_without_depth():
     assert hits(encoded(events_at([28, 58], [25, 10]))) == [(10, 58), (25, 28)]
 
 
-def test_holes_take_the_nearest_depth_and_wide_ones_infinity():
+def test_small_holes_are_filled_and_wide_ones_at_infinity():
     depth = box_before_a_wall()
     depth[24:27, 34:37] = 0  # 0 meters is no reading
     depth[:, 60:] = np.nan
@@ -93,7 +93,7 @@ def test_holes_take_the_nearest_depth_and_wide_ones_infinity():
     assert hits(image) == [(10, 75), (25, 35)]
 
 
-def test_what_stands_before_the_wall_does_not_show_twice():
+def test_foreground_is_not_duplicated():
     """From the right the box hides five columns of wall, left of it, that the label camera sees."""
     everywhere = np.indices((20, 20)).reshape(2, -1)
     image = encoded(events_at(everywhere[1] + 30 - 7, everywhere[0] + 20), box_before_a_wall())
@@ -102,13 +102,13 @@ def test_what_stands_before_the_wall_does_not_show_twice():
     assert not image.any()
 
 
-def test_a_mask_of_nothing_but_holes_is_infinity():
+def test_depth_of_holes_only_is_infinity():
     events = events_at([28, 58], [25, 10])
     np.testing.assert_array_equal(encoded(events, np.full((HEIGHT, WIDTH), np.nan, np.float32)), encoded(events))
 
 
 @pytest.mark.parametrize(("frame", "baseline"), [("front", BASELINE), ("dvs", 0.0), ("dvs", 1e-4)])
-def test_one_lens_never_asks_for_depth_and_keeps_its_bytes(frame, baseline, monkeypatch):
+def test_same_lens_needs_no_depth(frame, baseline, monkeypatch):
     monkeypatch.setattr(FrameContext, "depth", lambda *_: pytest.fail("depth was asked for"))
     rng = np.random.default_rng(0)
     events = events_at(rng.integers(0, WIDTH, 500), rng.integers(0, HEIGHT, 500))
@@ -116,7 +116,7 @@ def test_one_lens_never_asks_for_depth_and_keeps_its_bytes(frame, baseline, monk
     assert encoded(events, box_before_a_wall(), frame, baseline=baseline).tobytes() == alone.tobytes()
 
 
-def test_a_slope_hides_nothing_of_itself():
+def test_slope_does_not_occlude_itself():
     """Ground whose depth doubles from row to row at the horizon."""
     rows = np.maximum(np.arange(HEIGHT) - 30, 0.5)
     depth = np.repeat((FOCAL * 1.6 / rows)[:, None], WIDTH, axis=1).astype(np.float32)
@@ -127,7 +127,7 @@ def test_a_slope_hides_nothing_of_itself():
 
 @pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize("blind", [0.0, np.nan, np.inf, -1.0])
-def test_the_lidar_tells_the_distance_of_each_pixel_whose_depth_is_blind(on_device, blind):
+def test_lidar_depth_is_used_for_warp(on_device, blind):
     """Kind: decided per image, not per pixel. A depth camera that reaches the box, but not the wall behind it.
 
     Edges on the wall land where focal length · baseline / depth puts them, as with the LiDAR alone; what the depth

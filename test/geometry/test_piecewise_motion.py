@@ -50,7 +50,7 @@ def sweep(world, pose, times):
     st.integers(1, 150),
     st.integers(0, 2**32 - 1),
 )
-def test_a_sweep_on_the_move_is_the_sweep_standing_still(velocity, spin, first, length, seed):
+def test_moving_sweep_equals_static_sweep(velocity, spin, first, length, seed):
     def pose(t):
         return Transform(turned(np.array(spin) * t), np.array(velocity) * t)
 
@@ -79,7 +79,7 @@ def test_a_bumpy_drive_of_real_odometry_rates():
     assert np.linalg.norm(moved - still, axis=1).max() < 8e-3  # the coarseness of such odometry
 
 
-def test_points_of_one_moment_take_one_transform():
+def test_points_of_equal_time_use_one_transform():
     rig = robot(lambda t: Transform(np.eye(3), np.array([10 * t, 0, 0])))
     placement = sensor_motion(rig, "lidar", np.full(3, STAMP - 50 * MS), STAMP)
     assert isinstance(placement, Transform)
@@ -88,7 +88,7 @@ def test_points_of_one_moment_take_one_transform():
     np.testing.assert_allclose(now - then, [0, 0, -0.5], atol=1e-9)
 
 
-def test_the_type_of_the_points_stays():
+def test_dtype_of_points_is_kept():
     rig = robot(lambda t: Transform(np.eye(3), np.array([10 * t, 0, 0])))
     motion = sensor_motion(rig, "lidar", STAMP - np.array([0, 50 * MS]), STAMP)
     assert isinstance(motion, PiecewiseMotion)
@@ -96,7 +96,7 @@ def test_the_type_of_the_points_stays():
         assert motion.apply(np.zeros((2, 3), kind)).dtype == kind
 
 
-def test_points_that_are_none_stay_none():
+def test_nonfinite_points_stay_nonfinite():
     rig = robot(lambda t: Transform(np.eye(3), np.array([10 * t, 0, 0])))
     motion = sensor_motion(rig, "lidar", STAMP - np.array([0, 50 * MS, 50 * MS]), STAMP)
     moved = motion.apply(np.array([[1, 2, 3], [np.nan] * 3, [1, 2, 3]], np.float32))
@@ -119,7 +119,7 @@ def test_the_fixed_frame_is_found_by_name():
     assert other.fixed_frame_or_default == "earth"
 
 
-def test_a_frame_that_never_moves_against_the_camera_is_no_fixed_frame():
+def test_static_frame_is_not_a_fixed_frame():
     bolted = Rig("camera")
     bolted.tree.set("odom", "camera", Transform.identity())
     assert bolted.fixed_frame_or_default is None
@@ -127,7 +127,7 @@ def test_a_frame_that_never_moves_against_the_camera_is_no_fixed_frame():
     assert bolted.fixed_frame_or_default == "map"
 
 
-def test_what_the_tree_cannot_tell_is_refused():
+def test_times_outside_tree_are_rejected():
     rig = robot(still_pose)
     with pytest.raises(CalibrationError, match=r"requested 0\.600 s before the oldest"):
         sensor_motion(rig, "lidar", np.array([STAMP - 900 * MS]), STAMP)

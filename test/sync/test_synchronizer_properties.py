@@ -2,7 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretend_sensors import MS, START, frame
+from simulated_streams import MS, START, frame
 
 from mlesam_ros.sync import OUTCOMES, SyncConfig, Synchronizer
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
@@ -119,7 +119,7 @@ def perform(witness, step):
 
 @given(CONFIGS, st.booleans(), st.lists(st.tuples(STEPS, st.booleans()), max_size=60))
 @settings(max_examples=400, deadline=None)
-def test_promises_hold_whatever_arrives(config, prompt, steps):
+def test_invariants_hold_for_any_input(config, prompt, steps):
     witness = Witness(config, prompt)
     for step, take in steps:
         perform(witness, step)
@@ -134,7 +134,7 @@ def test_promises_hold_whatever_arrives(config, prompt, steps):
 
 @given(st.lists(st.tuples(st.sampled_from(MODALITIES), st.integers(0, 30)), min_size=1, max_size=120), st.randoms())
 @settings(max_examples=100, deadline=None)
-def test_after_any_history_a_healthy_robot_is_served_again(steps, random):
+def test_recovery_after_any_history(steps, random):
     """No arrival order leaves a state in which good frames are turned away for ever."""
     witness = Witness(SyncConfig(), prompt=True)
     for modality, gap in steps:

@@ -63,7 +63,7 @@ def test_any_lens_size_and_dilation(lens, size, dilation, near, seed):
 
 
 @pytest.mark.parametrize("dilation", [0, 1])
-def test_of_equally_near_points_the_first_wins(dilation):
+def test_first_of_equally_near_points_wins(dilation):
     points = np.array([[0, 0, 5], [0, 0, 3], [0, 0, 3], [1, 0, 4], [-1, 0, 4]], np.float32)
     assert_the_same_winners(points, LENSES["pinhole"], (60, 80), 0, dilation)
     for some, size, winner in ((points[:3], (60, 80), 1), (points[[2, 1]], (60, 80), 0), (points[3:], (1, 1), 0)):
@@ -112,7 +112,7 @@ def frames(late):
         ("registered", LogDepth(farthest=20.0)),
     ],
 )
-def test_whole_pictures_with_the_robots_motion(key, encoder, size, late):
+def test_images_with_robot_motion(key, encoder, size, late):
     rig, frame = car(), frames(late)[key]
     contexts = [FrameContext(STAMP, {frame.modality: frame}) for _ in range(2)]
     ours, theirs = encoder(frame, rig, size, contexts[0]), encode_torch(HERE, encoder, frame, rig, size, contexts[1])
@@ -124,7 +124,7 @@ def test_whole_pictures_with_the_robots_motion(key, encoder, size, late):
 
 
 @pytest.mark.parametrize("name", sorted(PREPROCESSORS))
-def test_every_encoder_can_be_asked_for_a_tensor(name):
+def test_every_preprocessor_gives_tensor(name):
     rig, encoder = car(), PREPROCESSORS[name]()
     x = np.arange(60, dtype=np.uint16)
     events = EventWindow(80, 60, x, x, STAMP - 30 * MS + x * np.int64(MS // 2), x % 2 == 0, STAMP - 30 * MS, STAMP)
@@ -138,7 +138,7 @@ def test_every_encoder_can_be_asked_for_a_tensor(name):
 
 @pytest.mark.parametrize("size", [(60, 80), (32, 64), (30, 40), (17, 23), (59, 80), (1, 1), (96, 128), (32, 128)])
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
-def test_the_cameras_picture_is_averaged_as_opencv_does_it(size, encoding):
+def test_camera_image_is_averaged_as_by_opencv(size, encoding):
     pixels = np.random.default_rng(3).integers(0, 256, 60 * 80 * 3).astype(np.uint8)
     pixels.flags.writeable = False  # as a recording's messages are
     frame, rig = SensorFrame(CAMERA, STAMP, "front", RawImage(60, 80, encoding, 240, pixels)), car()
@@ -150,7 +150,7 @@ def test_the_cameras_picture_is_averaged_as_opencv_does_it(size, encoding):
 
 
 @pytest.mark.parametrize("encoder", [RangeIntensityHeight(), LogDepth(), RGB()])
-def test_refusals_are_the_same(encoder):
+def test_errors_are_equal(encoder):
     wrong = frames(0)["registered" if encoder.modality == LIDAR else LIDAR]
     said = []
     for make in (encoder, lambda *args: encode_torch(HERE, encoder, *args)):
@@ -160,6 +160,6 @@ def test_refusals_are_the_same(encoder):
     assert said[0] == said[1]
 
 
-def test_nothing_to_see_is_an_empty_picture():
+def test_empty_sweep_gives_empty_tensor():
     empty = SensorFrame(LIDAR, STAMP, "lidar", PointCloud(np.zeros(0, POINT)))
     assert not encode_torch(HERE, RangeIntensityHeight(), empty, car(), (30, 40)).any()

@@ -66,7 +66,7 @@ def shown(image, modality):
 
 
 @pytest.mark.parametrize("late", [-80, -50, 0, 60])
-def test_a_late_sweep_shows_the_wall_where_it_is_at_the_sets_moment(late):
+def test_late_sweep_is_motion_compensated(late):
     images, context, all_of_them = encoded(car(), sweep(STAMP + late * MS))
     assert images[LIDAR].any()
     np.testing.assert_allclose(shown(images[LIDAR], LIDAR), np.full(27, 25.0), atol=0.35)  # 25.3 m to the sides
@@ -77,7 +77,7 @@ def test_a_late_sweep_shows_the_wall_where_it_is_at_the_sets_moment(late):
 
 @pytest.mark.parametrize("offset", [50, -120, 37_000])
 @pytest.mark.parametrize("modality", [LIDAR, DEPTH])
-def test_stamps_that_are_late_by_a_known_offset_show_the_wall_where_it_was_measured(modality, offset):
+def test_offset_is_compensated(modality, offset):
     """Kind: a correction that one consumer of time applies and another does not; here placement and point times."""
     measured = sweep(STAMP, (-0.08, -0.04, 0.02)) if modality == LIDAR else depth(STAMP)
     late = replace(measured, stamp=STAMP + offset * MS, offset=offset * MS)
@@ -89,7 +89,7 @@ def test_stamps_that_are_late_by_a_known_offset_show_the_wall_where_it_was_measu
 
 
 @pytest.mark.parametrize("offset", [50, -120])
-def test_a_camera_whose_stamps_are_late_by_a_known_offset_sets_the_time_of_its_set(offset):
+def test_camera_offset_sets_time_of_set(offset):
     """Kind: as above; here the context, which is the primary's time and not its stamp."""
     late = offset * MS
     frame_set = FrameSet(STAMP + late, CAMERA, {LIDAR: sweep(STAMP)}, {LIDAR: 0}, late)
@@ -97,7 +97,7 @@ def test_a_camera_whose_stamps_are_late_by_a_known_offset_sets_the_time_of_its_s
     np.testing.assert_allclose(shown(image, LIDAR).min(), 25, atol=1e-3)
 
 
-def test_points_measured_on_the_move_are_shown_as_one_wall():
+def test_points_are_motion_compensated_individually():
     images, context, _ = encoded(car(), sweep(STAMP, (-0.08, -0.04, 0.02)))
     still, _, _ = encoded(car(), sweep(STAMP))
     np.testing.assert_allclose(images[LIDAR], still[LIDAR], atol=1e-4)
@@ -107,14 +107,14 @@ def test_points_measured_on_the_move_are_shown_as_one_wall():
 
 
 @pytest.mark.parametrize("late", [-70, 40])
-def test_a_late_depth_picture_shows_the_wall_where_it_is_at_the_sets_moment(late):
+def test_late_depth_image_is_motion_compensated(late):
     images, context, _ = encoded(car(), depth(STAMP + late * MS))
     np.testing.assert_allclose(shown(images[DEPTH], DEPTH), 25, atol=1e-3)
     assert not context.notes
     np.testing.assert_allclose(context.depth(car(), SIZE)[30, 40], 25, atol=1e-3)
 
 
-def test_without_odometry_the_mounting_counts_and_a_note_says_why():
+def test_extrinsic_and_note_without_odometry():
     images, context, _ = encoded(car(odometry=False), sweep(STAMP - 50 * MS), depth(STAMP - 20 * MS))
     np.testing.assert_allclose(shown(images[LIDAR], LIDAR).min(), 25.5, atol=1e-3)
     np.testing.assert_allclose(shown(images[DEPTH], DEPTH), 25.2, atol=1e-3)
@@ -129,13 +129,13 @@ def test_odometry_that_ended_is_noted():
     assert "after the newest known one" in context.notes[LIDAR]
 
 
-def test_times_that_cannot_be_are_noted_and_left_aside():
+def test_invalid_times_are_noted_and_ignored():
     context = FrameContext(STAMP)
     assert isinstance(cloud_to_camera(sweep(STAMP, (0, 0.5, 3.0)), car(), context), Transform)
     assert context.notes[LIDAR].startswith("times of points are ignored: field 'time' spans 3 s")
 
 
-def test_a_frame_on_its_own_is_its_own_moment():
+def test_single_frame_is_its_own_reference():
     frame = sweep(STAMP - 50 * MS, (0.0, 0.0, 0.04))
     placement = cloud_to_camera(frame, car())
     assert isinstance(placement, PiecewiseMotion)
@@ -144,7 +144,7 @@ def test_a_frame_on_its_own_is_its_own_moment():
     assert isinstance(cloud_to_camera(sweep(STAMP), car()), Transform)
 
 
-def test_a_sensor_of_unknown_place_is_refused_not_noted():
+def test_sensor_without_transform_raises():
     context = FrameContext(STAMP)
     lost = SensorFrame(LIDAR, STAMP - 50 * MS, "nowhere", sweep(STAMP).payload)
     with pytest.raises(CalibrationError, match="'nowhere'"):
@@ -152,7 +152,7 @@ def test_a_sensor_of_unknown_place_is_refused_not_noted():
     assert not context.notes
 
 
-def test_a_placement_is_computed_once_per_frame_and_set():
+def test_placement_is_computed_once_per_frame():
     """The kind: the same geometry computed twice."""
     frames = {LIDAR: sweep(STAMP - 50 * MS), DEPTH: depth(STAMP - 20 * MS)}
     _, context, _ = encoded(car(), *frames.values())

@@ -74,7 +74,7 @@ OTHER = np.array([[100.0, 0, 95.0], [0, 105.0, 60.0], [0, 0, 1]])
     [(SIZE, K, D), ((60, 80), HALF, D), ((130, 200), OTHER, D * 0), ((60, 80), HALF, D * 0), (SIZE, K, D * 0)],
 )
 @pytest.mark.parametrize("camera_d", [D * 0, -D])
-def test_registered_depth_of_any_lens_and_size_lands_where_opencv_says(size, k, d, camera_d):
+def test_registered_depth_of_any_lens_equals_opencv(size, k, d, camera_d):
     """The kind: identity by frame name."""
     bind, rig = learnt(info(d=camera_d), info(size, k, d))
     frame = bind(depth_frame(board(rays(k, d, size))))
@@ -87,7 +87,7 @@ def test_registered_depth_of_any_lens_and_size_lands_where_opencv_says(size, k, 
         assert wrong_share(resized, expected) > 0.01
 
 
-def test_depth_of_a_rectified_camera_in_its_raw_cameras_frame():
+def test_rectified_depth_in_raw_camera_frame():
     """R turns the rectified rays, P has another focal length."""
     turn, _ = cv2.Rodrigues(np.array([0.02, -0.03, 0.05]))
     p = np.array([[110.0, 0, 82.0, 0], [0, 110.0, 57.0, 0], [0, 0, 1, 0]])
@@ -99,7 +99,7 @@ def test_depth_of_a_rectified_camera_in_its_raw_cameras_frame():
     assert wrong_share(found, board(rays(K, D, SIZE))) < 0.01
 
 
-def test_depth_with_the_cameras_own_info_is_taken_pixel_by_pixel_at_any_size():
+def test_depth_with_camera_info_of_camera_is_resized():
     """As before this: bit by bit what a frame without a lens of its own gives."""
     meters = board(rays(K, D, SIZE))[::2, ::2]
     for camera in (info(d=D), info(d=D)):
@@ -112,13 +112,13 @@ def test_depth_with_the_cameras_own_info_is_taken_pixel_by_pixel_at_any_size():
             )
 
 
-def test_a_picture_that_contradicts_its_own_info_is_refused_with_the_numbers():
+def test_image_contradicting_its_camera_info_is_rejected():
     bind, rig = learnt(info(), info((60, 80), HALF, D))
     with pytest.raises(CalibrationError, match="depth image is 160x120 but its calibration is for 80x60"):
         depth_from_image(bind(depth_frame(np.full(SIZE, 5.0))), rig, SIZE)
 
 
-def test_an_event_camera_that_shares_the_frame_is_seen_through_its_own_lens():
+def test_event_camera_in_shared_frame_uses_its_own_lens():
     """The kind: identity by frame name. Events at the corners of a square, counted where OpenCV puts them."""
     bind, rig = learnt(info(), info((130, 200), OTHER, D), EVENT)
     corners = np.array([[-0.35, -0.25], [0.3, -0.25], [-0.35, 0.3], [0.3, 0.3]])

@@ -61,7 +61,7 @@ def counts(image):
 
 
 @pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (12, 0), (25, -8)])
-def test_a_room_whose_numbers_are_known(pitch, roll):
+def test_hha_of_room_with_known_geometry(pitch, roll):
     pose = pitched(pitch, roll)
     meters, floor = room(pose)
     image = HHA()(frame(meters), mounted(pose), SIZE)
@@ -75,7 +75,7 @@ def test_a_room_whose_numbers_are_known(pitch, roll):
     np.testing.assert_allclose(counts(image), np.rint(counts(image)), atol=1e-4)
 
 
-def test_a_ceiling_is_the_opposite_of_a_floor():
+def test_ceiling_has_opposite_angle_of_floor():
     pose = pitched(-20)
     rays = np.concatenate([model().rays, np.ones((*SIZE, 1), np.float32)], 2) @ pose.rotation.T
     meters = np.where(rays[..., 2] > 0.1, 1.0 / rays[..., 2], np.nan)
@@ -91,14 +91,14 @@ def test_holes_are_zero_in_every_channel():
     assert image[2, 19].all() and not HHA()(frame(np.full(SIZE, np.nan)), lone(), SIZE).any()
 
 
-def test_where_no_ground_is_in_view_the_camera_is_taken_to_be_at_its_usual_height():
+def test_usual_height_is_assumed_without_ground_in_view():
     pose = pitched(0)
     meters = np.full(SIZE, 1.0)  # a wall right ahead: 60 cm of it below the camera
     green = counts(HHA()(frame(meters), mounted(pose), SIZE))[1]
     assert green[47:49].mean() == pytest.approx(130, abs=1)
 
 
-def test_a_stray_reading_below_the_ground_does_not_move_it():
+def test_outlier_below_ground_does_not_move_ground():
     pose = pitched(10)
     meters, _ = room(pose)
     rig, clean = mounted(pose), counts(HHA()(frame(meters), mounted(pose), SIZE))[1]
@@ -107,7 +107,7 @@ def test_a_stray_reading_below_the_ground_does_not_move_it():
     np.testing.assert_allclose(disturbed[:-2], clean[:-2], atol=3)
 
 
-def test_the_tree_goes_before_the_parameter_and_that_before_the_estimate():
+def test_gravity_from_tf_precedes_parameter_and_estimate():
     pose = pitched(15)
     meters, floor = room(pose)
     level = frame(meters)
@@ -120,7 +120,7 @@ def test_the_tree_goes_before_the_parameter_and_that_before_the_estimate():
     assert np.median(np.abs(estimated - truth)[2]) <= 1
 
 
-def test_the_fixed_frame_goes_before_the_base():
+def test_fixed_frame_precedes_base_frame():
     """A base that pitches on its springs against an odom frame that does not."""
     rig = mounted(pitched(0))
     lean = Transform(cv2.Rodrigues(np.radians([0.0, 7.0, 0.0]))[0], np.zeros(3))
@@ -134,7 +134,7 @@ def test_the_fixed_frame_goes_before_the_base():
     assert gravity_from_tf(lone(), STAMP) is None
 
 
-def test_depth_of_another_camera_is_shown_where_the_label_camera_sees_it():
+def test_depth_of_other_camera_is_reprojected():
     pose = pitched(10)
     rig = mounted(pose)
     rig.models["depth"] = model()
@@ -145,19 +145,19 @@ def test_depth_of_another_camera_is_shown_where_the_label_camera_sees_it():
 
 
 @pytest.mark.parametrize("down", [(0, 0, 0), (0, 1), (np.nan, 0, 1), (np.inf, 0, 1)])
-def test_a_direction_that_is_none_is_refused(down):
+def test_invalid_direction_is_rejected(down):
     with pytest.raises(ConfigError, match="it must be a direction"):
         HHA(down=down)
 
 
-def test_surfaces_that_tell_nothing_leave_the_start():
+def test_gravity_keeps_start_without_level_or_upright_surfaces():
     np.testing.assert_array_equal(gravity_from_normals(np.full((3, 4, 4), np.nan, np.float32)), [0, 1, 0])
     slanted = np.tile(np.array([0, np.sqrt(0.5), np.sqrt(0.5)], np.float32)[:, None], 9)
     assert np.isfinite(gravity_from_normals(slanted)).all()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_street_tells_which_way_is_down(seed):
+def test_gravity_in_simulated_street(seed):
     """Against the car's true attitude, which sways by half a degree; and the road is at the camera's true height."""
     world = World(seed, "day", (128, 160))
     for index in (5, 120):
@@ -178,7 +178,7 @@ def test_the_street_tells_which_way_is_down(seed):
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_recorded_desk_tells_which_way_is_down(shared_data, number):
+def test_gravity_in_recorded_desk_scene(shared_data, number):
     """A camera that looks 29 degrees down on a desk and the floor behind it; Open3D finds the two planes."""
     o3d = pytest.importorskip("open3d")
     samples = cv2.imread(str(shared_data / "rgbd_tum" / f"{number}_depth.png"), cv2.IMREAD_UNCHANGED)

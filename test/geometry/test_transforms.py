@@ -44,7 +44,7 @@ def test_composition_and_inverse(a, b):
 
 @given(transforms())
 @settings(deadline=None)
-def test_quaternions_there_and_back(a):
+def test_quaternion_round_trip(a):
     assert_same(Transform.from_quaternion(a.translation, a.to_quaternion()), a)
     assert np.linalg.norm(a.to_quaternion()) == pytest.approx(1.0)
 
@@ -66,14 +66,14 @@ def test_slerp_turns_at_constant_speed(a, b, t):
 
 @given(transforms(), st.sampled_from([np.float32, np.float64]), st.sampled_from([(3,), (0, 3), (1000, 3), (4, 5, 3)]))
 @settings(deadline=None, max_examples=40)
-def test_points_are_moved_to_the_very_bits_of_the_formula(a, kind, shape):
+def test_apply_equals_formula_bit_by_bit(a, kind, shape):
     points = np.random.default_rng(0).normal(size=(*shape[:-1], 6)).astype(kind)
     for some in (points[..., :3], np.asfortranarray(points[..., :3]), points[..., ::2]):
         expected = some @ a.rotation.T.astype(kind) + a.translation.astype(kind)
         np.testing.assert_array_equal(a.apply(some), expected)
 
 
-def test_apply_keeps_the_type_of_the_cloud():
+def test_apply_keeps_dtype():
     points = np.random.default_rng(0).normal(0, 30, (100, 3))
     single = yaw(30, 2).apply(points.astype(np.float32))
     assert single.dtype == np.float32
@@ -93,13 +93,13 @@ def test_apply_keeps_the_type_of_the_cloud():
         (np.diag([1, 1, 8e307]), [0, 0, 0], "is not a rotation"),
     ],
 )
-def test_what_is_not_rigid_is_refused(rotation, translation, says):
+def test_non_rigid_transform_is_rejected(rotation, translation, says):
     with pytest.raises(CalibrationError, match=says):
         Transform(rotation, translation)
 
 
 @pytest.mark.parametrize("q", [[0, 0, 0, 0], [0, 0, 0, 1.1], [0, 0, 1], [0, 0, np.nan, 1]])
-def test_what_is_no_unit_quaternion_is_refused(q):
+def test_non_unit_quaternion_is_rejected(q):
     with pytest.raises(CalibrationError, match="is not a rotation"):
         Transform.from_quaternion([0, 0, 0], q)
 
@@ -123,14 +123,14 @@ def test_static_frames_ignore_the_stamp():
     assert_same(tree.lookup("/base", "base"), Transform.identity())
 
 
-def test_an_unknown_frame_names_both_and_what_is_known():
+def test_unknown_frame_error_lists_known_frames():
     with pytest.raises(CalibrationError, match=r"'radar' to 'camera'; known frames are base, camera, lidar, mast"):
         robot().lookup("camera", "radar")
     with pytest.raises(CalibrationError, match="no frame is known yet"):
         TransformTree().lookup("camera", "lidar")
 
 
-def test_a_circle_is_refused_and_a_new_parent_is_not():
+def test_cycle_is_rejected_and_new_parent_accepted():
     tree = robot()
     with pytest.raises(CalibrationError, match="cycle"):
         tree.set("camera", "base", yaw(0))
@@ -157,7 +157,7 @@ def test_moving_frames_are_interpolated():
     assert_same(tree.lookup("camera", "turret"), yaw(40, 4.0))
 
 
-def test_nothing_is_extrapolated():
+def test_transforms_are_not_extrapolated():
     tree = turning(tolerance=0.1)
     assert_same(tree.lookup("camera", "turret", 104 * SECOND + SECOND // 20), yaw(40, 4.0))
     assert_same(tree.lookup("camera", "turret", 100 * SECOND - SECOND // 20), yaw(0, 0.0))
@@ -167,7 +167,7 @@ def test_nothing_is_extrapolated():
         tree.lookup("camera", "turret", 98 * SECOND)
 
 
-def test_order_of_arrival_does_not_matter_within_half_a_second():
+def test_arrival_order_is_irrelevant_within_half_a_second():
     """What comes later than half a second out of order is a clock that jumped back: see the tests of resets below."""
     tree, expected = TransformTree(), TransformTree()
     for order, made in (((3, 0, 4, 1, 2, 2), tree), (range(5), expected)):
@@ -191,7 +191,7 @@ def test_history_is_bounded_in_time_and_number(stamps):
     assert stamps[-1] in edge.stamps or len(edge.stamps) == 20
 
 
-def test_a_clock_that_jumps_back_starts_afresh():
+def test_backward_clock_jump_removes_moving_transforms():
     tree = turning()
     tree.set("base", "turret", yaw(-50), stamp=50 * SECOND)
     assert_same(tree.lookup("camera", "turret", 50 * SECOND), yaw(-50))
@@ -212,7 +212,7 @@ def test_static_transforms_survive_a_clock_jump():
 
 @pytest.mark.parametrize("seconds", [0.8, 2.0, 6.0, 9.5, 60.0])
 @pytest.mark.parametrize("speed", [10.0, -3.0])
-def test_odometry_of_a_run_before_a_reset_is_not_used(seconds, speed):
+def test_odometry_before_reset_is_not_used(seconds, speed):
     """The kind: a second criterion for what a clock does. The robot stands still at 0 after the reset."""
     tree, step = TransformTree(), SECOND // 50
     tree.set("base", "camera", Transform.identity())
@@ -228,7 +228,7 @@ def test_odometry_of_a_run_before_a_reset_is_not_used(seconds, speed):
             tree.lookup("map", "camera", stamp)
 
 
-def test_a_reset_keeps_mountings_that_were_published_once():
+def test_reset_keeps_rigid_transforms():
     tree = turning()
     tree.set("camera", "lidar", yaw(90, 0.5), stamp=100 * SECOND)
     tree.set("base", "mast", yaw(0, 7.0))
@@ -245,7 +245,7 @@ def test_a_reset_keeps_mountings_that_were_published_once():
 
 
 @pytest.mark.parametrize("stamps", [[100], [0], [0, 0, 0], [100, 101, 102], range(100, 130)])
-def test_a_mounting_that_never_changed_holds_at_any_stamp(stamps):
+def test_rigid_transform_holds_at_any_stamp(stamps):
     """The kind: a rigid mounting on /tf, once, at 1 Hz, or with a zero stamp."""
     tree = TransformTree()
     for stamp in stamps:
@@ -255,7 +255,7 @@ def test_a_mounting_that_never_changed_holds_at_any_stamp(stamps):
     assert not tree.is_dynamic("camera", "lidar")
 
 
-def test_what_has_once_moved_is_not_rigid_again():
+def test_moved_edge_is_never_rigid_again():
     tree = TransformTree()
     for stamp, degrees in ((100, 0), (101, 0), (102, 5), (103, 5)):
         tree.set("base", "turret", yaw(degrees), stamp=stamp * SECOND)
@@ -269,7 +269,7 @@ def test_what_has_once_moved_is_not_rigid_again():
 
 
 @pytest.mark.parametrize("names", [("odom", "base"), ("map", "odom"), ("r1/odom", "r1/base"), ("base", "odom")])
-def test_a_robot_that_stands_still_is_not_screwed_to_the_ground(names):
+def test_standing_robot_is_not_rigidly_mounted(names):
     """Odometry that stops is not known any more, although it never changed."""
     tree = TransformTree()
     for k in range(20):
@@ -282,7 +282,7 @@ def test_a_robot_that_stands_still_is_not_screwed_to_the_ground(names):
 # Contradictions
 
 
-def test_a_frame_with_a_static_and_a_moving_parent_keeps_both_and_names_them():
+def test_static_and_moving_parent_conflict():
     """The kind: one frame with two parents. The static mounting stays in use."""
     tree = TransformTree()
     tree.set("camera", "lidar", yaw(90, 0.5), source="/tf_static")
@@ -295,7 +295,7 @@ def test_a_frame_with_a_static_and_a_moving_parent_keeps_both_and_names_them():
     assert tree.conflicts(["camera", "base"]) == {}
 
 
-def test_two_publishers_that_take_turns_are_named_and_a_frame_that_is_handed_over_is_not():
+def test_alternating_publishers_conflict():
     tree = TransformTree()
     for k in range(3):
         tree.set("camera", "lidar", yaw(90, 0.5), stamp=100 * SECOND + k, source="/tf")
@@ -310,7 +310,7 @@ def test_two_publishers_that_take_turns_are_named_and_a_frame_that_is_handed_ove
         assert_same(tree.lookup(parent, "lidar", 101 * SECOND), pose)
 
 
-def test_two_values_of_a_static_transform_are_named_but_rounding_and_a_calibration_file_are_not():
+def test_two_values_of_static_transform_conflict():
     tree = TransformTree()
     tree.set("camera", "lidar", yaw(10, 9.0))  # of a file
     tree.set("camera", "lidar", yaw(90, 0.5), source="/tf_static")
@@ -323,7 +323,7 @@ def test_two_values_of_a_static_transform_are_named_but_rounding_and_a_calibrati
     assert_same(tree.lookup("camera", "lidar"), yaw(100, 0.25))
 
 
-def test_a_topic_that_overrides_a_calibration_file_is_no_motion():
+def test_topic_overriding_calibration_file_is_not_motion():
     """Kind: a source of lower rank taken for an earlier value. A rigid mounting at 1 Hz, 5 mm from the file's."""
     tree = TransformTree()
     tree.set("camera", "lidar", yaw(90, 0.5))
@@ -335,7 +335,7 @@ def test_a_topic_that_overrides_a_calibration_file_is_no_motion():
 
 @pytest.mark.parametrize("parent", ["camera", "base"])
 @pytest.mark.parametrize("stamp", [None, 100 * SECOND])
-def test_the_calibration_file_counts_again_where_its_topic_is_forgotten(parent, stamp):
+def test_removing_topic_restores_calibration_file(parent, stamp):
     """Kind: a source of lower rank lost with the higher one."""
     tree = TransformTree()
     tree.set("camera", "lidar", yaw(90, 0.5))

@@ -24,12 +24,12 @@ def camera(**change):
 @pytest.mark.parametrize(
     "fields", [GOOD, read_yaml(resource_path("config/rigs/example.yaml"))], ids=["small", "example"]
 )
-def test_nothing_is_wrong_with_a_good_one(fields):
+def test_valid_file_has_no_findings(fields):
     assert worst(validate_rig(fields)) == NOTE
     assert len(validate_rig(fields)) == 1  # how far the camera sees
 
 
-def test_everything_is_found_at_once():
+def test_all_faults_are_reported():
     text = """
     camera: front
     colour: red
@@ -67,7 +67,7 @@ def test_everything_is_found_at_once():
         assert any(part in sentence for sentence in warnings), part
 
 
-def test_loose_frames_are_errors():
+def test_disconnected_frames_are_errors():
     fields = changed("transforms", value=[*GOOD["transforms"], {"parent": "x", "child": "lidar", **PLAIN}])
     assert [s for s in said(fields, ERROR) if "frame lidar: it is not connected to cam" in s]
     two = camera()
@@ -93,7 +93,7 @@ def mounted(rotation, **more):
 
 @given(st.integers(-180, 180), st.integers(-35, 35), st.integers(-10, 10))
 @settings(max_examples=60, deadline=None)
-def test_any_sensible_mounting_is_good_and_its_mistakes_are_not(yaw, pitch, roll):
+def test_common_mounting_mistakes_are_found(yaw, pitch, roll):
     good = about(2, yaw) @ about(1, pitch) @ about(0, roll) @ AHEAD
     assert not said(mounted(good), WARNING)
     body = about(2, yaw) @ about(1, pitch / 3) @ about(0, roll)
@@ -101,16 +101,16 @@ def test_any_sensible_mounting_is_good_and_its_mistakes_are_not(yaw, pitch, roll
 
 
 @pytest.mark.parametrize("yaw", [-160, -45, -15, 0, 15, 45, 90, 180])  # to the right, at -90, both ways are the same
-def test_an_inverted_mounting_lies_on_its_side(yaw):
+def test_inverted_mounting_is_found(yaw):
     inverted = (about(2, yaw) @ about(1, 5) @ AHEAD).T
     assert ["seems to be inverted" in s for s in said(mounted(inverted), WARNING)] == [True]
 
 
-def test_millimeters_are_noticed():
+def test_translations_in_millimeters_are_found():
     assert ["it is 1400.0 m from cam" in s for s in said(mounted(AHEAD, translation=[0, 0, 1400]), WARNING)] == [True]
 
 
-def test_what_a_fit_does_is_said():
+def test_fit_is_described():
     fields = camera(picture=[640, 400], fit="crop_centre")
     assert any("crop_centre takes it from 640x480 to 640x400" in s for s in said(fields, NOTE))
     assert not said(fields, WARNING)
@@ -119,7 +119,7 @@ def test_what_a_fit_does_is_said():
         assert len(said(camera(**wrong), ERROR)) == 1
 
 
-def test_pictures_are_compared():
+def test_image_size_is_compared():
     assert not image_findings(GOOD, None, (480, 640), "a.png")
     assert (
         "a.png is 640x400 but its calibration is for 640x480"
@@ -164,7 +164,7 @@ ANYTHING = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4), max_l
     )
 )
 @settings(max_examples=300, deadline=None)
-def test_a_check_finds_an_error_exactly_where_loading_refuses(damage):
+def test_validation_and_loading_agree(damage):
     fields = changed("camera", value="cam")
     for (*way, last), value in damage:
         at = fields

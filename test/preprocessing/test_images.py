@@ -41,13 +41,13 @@ def encoded(flag):
         ("8UC4", encoded(cv2.COLOR_RGB2BGRA)),
     ],
 )
-def test_color_keeps_every_sample(encoding, samples, padding):
+def test_color_samples_are_unchanged(encoding, samples, padding):
     np.testing.assert_array_equal(to_rgb(picture(samples, encoding, padding)), RGB)
 
 
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("padding", [0, 3])
-def test_of_16_bits_the_upper_byte_counts(big, padding):
+def test_16_bit_samples_keep_upper_byte(big, padding):
     deep = RGB.astype(np.uint16) * 256 + 77
     np.testing.assert_array_equal(to_rgb(picture(deep, "rgb16", padding, big)), RGB)
     np.testing.assert_array_equal(to_rgb(picture(deep[..., ::-1], "bgr16", padding, big)), RGB)
@@ -64,7 +64,7 @@ def test_gray_fills_all_channels(encoding):
     [("rggb", (0, 0), (1, 1)), ("bggr", (1, 1), (0, 0)), ("gbrg", (1, 0), (0, 1)), ("grbg", (0, 1), (1, 0))],
 )
 @pytest.mark.parametrize("bits", [8, 16])
-def test_bayer_mosaics_give_back_a_plain_color(pattern, red, blue, bits):
+def test_bayer_mosaic_of_plain_color(pattern, red, blue, bits):
     """The name says which color filter sits on the first two pixels of the first two rows."""
     mosaic = np.full((8, 8), 120, np.uint16)
     mosaic[red[0] :: 2, red[1] :: 2] = 200
@@ -77,7 +77,7 @@ def test_bayer_mosaics_give_back_a_plain_color(pattern, red, blue, bits):
 @pytest.mark.parametrize(
     ("encoding", "order"), [("uyvy", "uyvy"), ("yuv422", "uyvy"), ("yuyv", "yuyv"), ("yuv422_yuy2", "yuyv")]
 )
-def test_yuv_gives_back_a_plain_color(encoding, order):
+def test_yuv_of_plain_color(encoding, order):
     """BT.601 studio range: Y 16-235, U and V around 128."""
     y, u, v = 145, 54, 34  # (0, 255, 0), green
     pair = {"uyvy": [u, y, v, y], "yuyv": [y, u, y, v]}[order]
@@ -98,7 +98,7 @@ def planar(encoding, luma, chroma, padding=0):
 
 @pytest.mark.parametrize("padding", [0, 3])
 @pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
-def test_planes_of_color_give_back_plain_colors(encoding, padding):
+def test_planar_yuv_of_plain_colors(encoding, padding):
     """Left half green, right half red, in BT.601."""
     luma = np.repeat(np.array([[145, 145, 81, 81]], np.uint8), 4, axis=0)
     colors = np.array([[54, 34], [90, 240]], np.uint8)[:, :: -1 if encoding == "nv21" else 1]
@@ -109,7 +109,7 @@ def test_planes_of_color_give_back_plain_colors(encoding, padding):
     np.testing.assert_allclose(rgb[:, 2:], np.broadcast_to([255, 0, 0], (4, 2, 3)), atol=3)
 
 
-def test_full_color_planes_agree_with_opencv_where_color_is_even():
+def test_nv24_equals_opencv_where_color_is_even():
     rng = np.random.default_rng(0)
     luma, half = rng.integers(16, 236, (8, 10), np.uint8), rng.integers(0, 256, (4, 5, 2), np.uint8)
     full = np.repeat(np.repeat(half, 2, axis=0), 2, axis=1)
@@ -117,7 +117,7 @@ def test_full_color_planes_agree_with_opencv_where_color_is_even():
     assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
-def test_every_announced_encoding_is_read():
+def test_every_listed_encoding_is_read():
     for encoding, layout in CAMERA_LAYOUTS.items():
         shape = (4, 6) if layout.channels == 1 else (4, 6, layout.channels)
         rows = np.zeros((int(4 * layout.lines), *shape[1:]), layout.dtype)
@@ -147,7 +147,7 @@ def compressed(kind, samples, *options):
     return np.frombuffer(cv2.imencode(kind, samples, options)[1].tobytes(), np.uint8)
 
 
-def test_compressed_pictures():
+def test_compressed_images():
     png = CompressedImage("rgb8; png compressed bgr8", compressed(".png", RGB[..., ::-1]))
     np.testing.assert_array_equal(to_rgb(png), RGB)
     smooth = cv2.resize(RGB, (64, 48), interpolation=cv2.INTER_CUBIC)
@@ -172,7 +172,7 @@ def test_meters(big, padding):
     np.testing.assert_array_equal(depth, np.float32([[np.nan, 1.5, np.nan], [np.nan] * 3]))
 
 
-def test_sampling_takes_the_nearest_pixel_and_invents_nothing():
+def test_resizing_takes_nearest_depth():
     counts = np.arange(24, dtype=np.uint16).reshape(4, 6) + 1
     samples = parse_depth(replace(picture(counts, "16UC1"), unit=1.0))
     assert samples.size == (4, 6)
@@ -228,7 +228,7 @@ def broken(**change):
 
 
 @pytest.mark.parametrize("step", [0, 8, 12, 2**32 - 1])
-def test_a_step_that_is_wrong_costs_no_picture_whose_bytes_are_all_there(step):
+def test_wrong_step_is_ignored_if_data_is_complete(step):
     """The kind: redundant fields."""
     data = np.arange(18, dtype=np.uint8)
     np.testing.assert_array_equal(to_rgb(broken(step=step, data=data)), data.reshape(2, 3, 3))
@@ -258,7 +258,7 @@ def test_a_step_that_is_wrong_costs_no_picture_whose_bytes_are_all_there(step):
         (CompressedImage("16UC1; compressedDepth png", np.zeros(0, np.uint8)), "is that of a depth image"),
     ],
 )
-def test_what_is_no_camera_picture_is_refused(source, message):
+def test_invalid_camera_image_is_rejected(source, message):
     with pytest.raises(ImageError, match=message):
         to_rgb(source)
 
@@ -273,12 +273,12 @@ def test_what_is_no_camera_picture_is_refused(source, message):
         (CompressedImage("png", compressed(".png", RGB)), "uint8 of shape"),
     ],
 )
-def test_what_is_no_depth_picture_is_refused(source, message):
+def test_invalid_depth_image_is_rejected(source, message):
     with pytest.raises(ImageError, match=message):
         parse_depth(source).meters()
 
 
-def test_a_truncated_file_is_refused_or_partly_read():
+def test_truncated_file_is_rejected_or_partly_decoded():
     png = compressed(".png", RGB)
     for length in range(len(png)):
         try:
@@ -319,7 +319,7 @@ FILE = st.builds(
 
 @settings(max_examples=500, deadline=None)
 @given(PICTURE | fitting() | FILE)
-def test_any_bytes_are_a_picture_or_a_refusal(source):
+def test_any_bytes_are_decoded_or_rejected(source):
     for read, channels in ((to_rgb, (3,)), (lambda image: parse_depth(image).meters(), ())):
         try:
             result = read(source)
@@ -332,7 +332,7 @@ def test_any_bytes_are_a_picture_or_a_refusal(source):
 
 @pytest.mark.parametrize("step", [0, 3, 5000])
 @pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
-def test_a_wrong_step_costs_no_picture_in_planes_whose_bytes_are_all_there(encoding, step):
+def test_wrong_step_of_planar_image_is_ignored_if_data_is_complete(encoding, step):
     """Kind: redundant fields. Gray in every format: the brightness is the picture."""
     height, width = 4, 6
     luma = np.arange(100, 124, dtype=np.uint8).reshape(height, width)

@@ -84,7 +84,7 @@ def test_intensity_goes_by_several_names_and_types(name, kind):
     assert cloud_intensity(cloud_from_fields(*as_message(points, fields, 16))).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_no_intensity_is_zero():
+def test_missing_intensity_is_zero():
     assert cloud_intensity(cloud_from_fields(*as_message(some(), ODD[:3], 12))).tolist() == [0] * 5
 
 
@@ -109,25 +109,25 @@ def test_double_precision_at_any_address(offset):
     ("height", "width", "row_step"),
     [(2**32 - 1, 0, 0), (0, 2**32 - 1, 26 * (2**32 - 1)), (0, 0, 0), (0, 0, 2**32 - 1)],
 )
-def test_huge_claims_over_no_data_cost_nothing(height, width, row_step):
+def test_huge_empty_cloud_needs_no_memory(height, width, row_step):
     cloud = cloud_from_fields(ODD, height, width, 26, row_step, False, np.zeros(0, np.uint8))
     assert len(cloud_xyz(cloud)) == len(cloud_intensity(cloud)) == 0
 
 
 @pytest.mark.parametrize(("height", "width"), [(2**32 - 1, 1), (1, 2**32 - 1), (2**32 - 1, 2**32 - 1)])
-def test_huge_claims_over_little_data_are_refused(height, width):
+def test_huge_size_of_little_data_is_rejected(height, width):
     with pytest.raises(CloudError, match="data has 26 bytes"):
         cloud_from_fields(ODD, height, width, 26, 26 * width, False, np.zeros(26, np.uint8))
 
 
-def test_more_fields_than_any_driver_has_are_refused():
+def test_too_many_fields_are_rejected():
     with pytest.raises(CloudError, match="300 fields; at most 256"):
         cloud_from_fields([field(f"f{i}", 0, "f4") for i in range(300)], 1, 1, 26, 26, False, np.zeros(26, np.uint8))
     with pytest.raises(CloudError, match="'x' spans bytes 0 to 17179869180"):
         cloud_from_fields([field("x", 0, "f4", 2**32 - 1)], 1, 1, 26, 26, False, np.zeros(26, np.uint8))
 
 
-def test_nameless_padding_is_passed_over():
+def test_unnamed_fields_are_skipped():
     assert (
         len(cloud_xyz(cloud_from_fields(*as_message(some() | {"": some()["x"]}, [*ODD, field("", 0, "f4")], 26)))) == 5
     )
@@ -156,7 +156,7 @@ def test_an_empty_sweep_is_a_cloud():
         ({"data": np.zeros(129, np.uint8)}, "data has 129 bytes; 1 rows with a row_step of 130 make 130"),
     ],
 )
-def test_what_is_no_cloud_is_refused(change, message):
+def test_invalid_cloud_is_rejected(change, message):
     names = ("fields", "height", "width", "point_step", "row_step", "is_bigendian", "data")
     fields = dict(zip(names, as_message(some(), ODD, 26), strict=True))
     with pytest.raises(CloudError, match=message):
@@ -165,7 +165,7 @@ def test_what_is_no_cloud_is_refused(change, message):
 
 @pytest.mark.parametrize("shape", [(1, 6), (6, 1), (2, 3)])
 @pytest.mark.parametrize("change", [{"row_step": 0}, {"row_step": 16}, {"row_step": 2**32 - 1}, {"point_step": 0}])
-def test_a_redundant_field_that_is_wrong_costs_no_points(shape, change):
+def test_wrong_redundant_field_is_ignored(shape, change):
     """The kind: redundant fields. row_step 0 or stale, no point_step, width and height swapped."""
     values = {name: np.arange(6.0).reshape(shape) + 10 * i for i, name in enumerate("xyz")}
     names = ("fields", "height", "width", "point_step", "row_step", "is_bigendian", "data")

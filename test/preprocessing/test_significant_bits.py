@@ -57,7 +57,7 @@ def demosaiced(pattern):
 @pytest.mark.parametrize("pattern", CODES)
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
 @pytest.mark.parametrize("ending", ["png compressed ", "png compressed", "PNG"])
-def test_a_mosaic_in_a_file_is_demosaiced(pattern, bits, ending):
+def test_bayer_file_is_demosaiced(pattern, bits, ending):
     samples = MOSAIC if bits == 8 else MOSAIC.astype(np.uint16) << (bits - 8)
     name = f"{pattern}{8 if bits == 8 else 16}"
     expected = demosaiced(pattern)
@@ -66,7 +66,7 @@ def test_a_mosaic_in_a_file_is_demosaiced(pattern, bits, ending):
 
 
 @pytest.mark.parametrize("pattern", CODES)
-def test_a_mosaic_in_a_jpeg(pattern):
+def test_bayer_jpeg_is_demosaiced(pattern):
     message = compressed(MOSAIC, f"{pattern}8; jpeg compressed ", ".jpg")
     decoded = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
     expected = cv2.cvtColor(cv2.cvtColor(decoded, CODES[pattern]), cv2.COLOR_BGR2RGB)
@@ -84,7 +84,7 @@ def test_a_mosaic_in_a_jpeg(pattern):
         ("", ".png"),
     ],
 )
-def test_color_files_have_their_own_colors(kind, suffix):
+def test_color_files_keep_colors(kind, suffix):
     """Also where the driver made color of a mosaic before it compressed: three channels are no mosaic."""
     message = compressed(SCENE[..., ::-1], kind, suffix)
     decoded = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
@@ -94,7 +94,7 @@ def test_color_files_have_their_own_colors(kind, suffix):
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("encoding", ["mono16", "rgb16", "bgr16", "rgba16", "bgra16"])
-def test_samples_of_every_depth_are_as_bright_as_in_8_bits(bits, big, encoding):
+def test_brightness_is_independent_of_bit_depth(bits, big, encoding):
     channels = {"mono16": MOSAIC, "rgb16": SCENE, "bgr16": SCENE[..., ::-1]}
     alpha = np.full((24, 32, 1), 255, np.uint8)
     channels |= {"rgba16": np.dstack([SCENE, alpha]), "bgra16": np.dstack([SCENE[..., ::-1], alpha])}
@@ -114,7 +114,7 @@ def test_16_bit_files(bits):
 
 
 @pytest.mark.parametrize("kind", [IMAGE, COMPRESSED])
-def test_the_bits_do_not_flicker_with_dark_images(kind):
+def test_dark_images_keep_significant_bits(kind):
     """A dark image after a bright one is dark; in the order of a night that begins dark the bits rise once."""
     bright = MOSAIC.astype(np.uint16) << 4
     dark = bright >> 3
@@ -130,7 +130,7 @@ def test_the_bits_do_not_flicker_with_dark_images(kind):
     assert reader.found == {"significant_bits": DetectedProperty("12 of 16, by the largest sample")}
 
 
-def test_bits_as_set():
+def test_significant_bits_can_be_set():
     dark = (MOSAIC >> 4).astype(np.uint16) << 4
     settings = Preprocessing(significant_bits=12)
     np.testing.assert_array_equal(rgb_of(image(dark, "mono16"), IMAGE, settings)[..., 0], MOSAIC >> 4)
@@ -139,7 +139,7 @@ def test_bits_as_set():
     assert reader.found == {"significant_bits": DetectedProperty("12 of 16, as set")}
 
 
-def test_8_bit_cameras_have_no_bits_to_find():
+def test_8_bit_images_have_no_significant_bits():
     reader = FrameReader(CAMERA, IMAGE)
     reader.read(image(SCENE, "rgb8"))
     assert reader.found == {}

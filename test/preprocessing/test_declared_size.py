@@ -31,7 +31,7 @@ def sized(data: bytes, width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(("suffix", "flags"), KINDS)
-def test_what_opencv_writes_is_accepted_and_its_size_is_found(suffix, flags):
+def test_files_of_opencv_are_accepted(suffix, flags):
     data = encoded(suffix, flags)
     check_declared_size(data)
     assert decode_compressed(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == PIXELS.shape
@@ -40,7 +40,7 @@ def test_what_opencv_writes_is_accepted_and_its_size_is_found(suffix, flags):
         check_declared_size(sized(data, 8193, 8192))
 
 
-def test_garbage_between_segments_hides_no_size():
+def test_garbage_between_segments_is_skipped():
     """libjpeg goes on at the next marker, and so must whoever looks first."""
     data = encoded(".jpg")
     at = data.index(b"\xff\xc0")
@@ -52,13 +52,13 @@ def test_garbage_between_segments_hides_no_size():
 
 
 @pytest.mark.parametrize("suffix", [".bmp", ".webp", ".tiff", ".pgm", ".hdr"])
-def test_other_kinds_of_file_reach_no_decoder(suffix):
+def test_other_file_types_are_rejected(suffix):
     pixels = PIXELS[..., 0] if suffix == ".pgm" else PIXELS.astype(np.float32) if suffix == ".hdr" else PIXELS
     with pytest.raises(ImageError, match="is neither JPEG nor PNG"):
         decode_compressed(np.frombuffer(encoded(suffix, pixels=pixels), np.uint8), cv2.IMREAD_COLOR)
 
 
-def test_a_chunk_longer_than_the_file_takes_no_memory():
+def test_chunk_longer_than_file_is_rejected():
     data = bytearray(encoded(".png"))
     at = data.index(b"IDAT") - 4
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -70,7 +70,7 @@ def test_a_chunk_longer_than_the_file_takes_no_memory():
 
 
 @pytest.mark.parametrize("suffix", list(FLAGS))
-def test_no_cut_and_no_byte_raises_anything_else(suffix):
+def test_damaged_files_raise_image_error_only(suffix):
     data = encoded(suffix)
     for length in range(len(data)):
         try:

@@ -93,7 +93,7 @@ def full_set():
 
 
 @pytest.mark.parametrize("size", [(30, 40), (60, 80), (128, 160), (256, 256)])
-def test_a_set_becomes_pictures_of_the_networks_size(full_set, size):
+def test_set_is_converted_to_network_size(full_set, size):
     images = encode(full_set, rig(), size, make_preprocessors(DEFAULT_PREPROCESSORS))
     assert tuple(images) == MODALITIES
     for image in images.values():
@@ -102,14 +102,14 @@ def test_a_set_becomes_pictures_of_the_networks_size(full_set, size):
         assert image.any()
 
 
-def test_only_frames_with_an_encoder_are_encoded(full_set):
+def test_frames_without_preprocessor_are_skipped(full_set):
     images = encode(full_set, rig(), (8, 8), make_preprocessors({DEPTH: "log_depth"}))
     assert list(images) == [DEPTH]
     without = FrameSet(STAMP, CAMERA, {CAMERA: full_set.frames[CAMERA]}, {CAMERA: 0})
     assert list(encode(without, rig(), (8, 8), make_preprocessors(DEFAULT_PREPROCESSORS))) == [CAMERA]
 
 
-def test_names_and_classes_agree():
+def test_registry_names_equal_class_names():
     for name, cls in PREPROCESSORS.items():
         assert cls().name == name
         assert np.shape(cls.normalization) == (2, 3)
@@ -121,7 +121,7 @@ def test_names_and_classes_agree():
     )
 
 
-def test_unknown_and_misplaced_names_are_refused():
+def test_unknown_preprocessors_are_rejected():
     with pytest.raises(ConfigError, match="'log_dept'; did you mean log_depth"):
         make_preprocessors({DEPTH: "log_dept"})
     with pytest.raises(ConfigError, match="preprocessor rgb reads camera, not depth"):
@@ -129,14 +129,14 @@ def test_unknown_and_misplaced_names_are_refused():
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_a_payload_of_another_kind_is_refused(modality):
+def test_wrong_payload_is_rejected(modality):
     other = events([], [], []) if modality != EVENT else cloud()
     with pytest.raises(ImageError, match=f"a {modality} frame holds"):
         make_preprocessors(DEFAULT_PREPROCESSORS)[modality](frame(modality, other, "lidar"), rig(), (8, 8))
 
 
 @pytest.mark.parametrize("modality", [DEPTH, EVENT, LIDAR])
-def test_a_sensor_of_unknown_place_is_refused(full_set, modality):
+def test_sensor_without_transform_is_rejected(full_set, modality):
     lost = frame(modality, full_set.frames[modality].payload, "nowhere")
     with pytest.raises(CalibrationError, match="'nowhere'"):
         make_preprocessors(DEFAULT_PREPROCESSORS)[modality](lost, rig(), (8, 8))
@@ -145,14 +145,14 @@ def test_a_sensor_of_unknown_place_is_refused(full_set, modality):
 # Camera
 
 
-def test_camera_pictures_are_normalized_as_imagenet():
+def test_camera_images_are_normalized_as_imagenet():
     samples = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     image = PREPROCESSORS["rgb"]()(frame(CAMERA, picture(samples, "rgb8")), rig(), (HEIGHT, WIDTH))
     expected = (samples / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(image, expected.transpose(2, 0, 1), atol=1e-5)
 
 
-def test_camera_pictures_shrink_to_the_mean_of_areas():
+def test_camera_images_are_averaged_over_areas():
     samples = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     encoder = PREPROCESSORS["rgb"]()
     image = encoder(frame(CAMERA, picture(samples, "rgb8")), rig(), (HEIGHT // 2, WIDTH // 2))
@@ -160,13 +160,13 @@ def test_camera_pictures_shrink_to_the_mean_of_areas():
     np.testing.assert_allclose(raw(image, encoder) * 255, expected, atol=0.6)
 
 
-def test_a_camera_picture_of_another_size_than_its_calibration_is_refused():
+def test_camera_image_of_other_size_than_calibration_is_rejected():
     small = picture(np.zeros((HEIGHT, WIDTH - 1, 3), np.uint8), "rgb8")
     with pytest.raises(CalibrationError, match="79x60 but its calibration is for 80x60"):
         PREPROCESSORS["rgb"]()(frame(CAMERA, small), rig(), (8, 8))
 
 
-def test_a_jpeg_of_the_camera_is_encoded():
+def test_camera_jpeg_is_converted():
     gray = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     jpeg = np.frombuffer(cv2.imencode(".jpg", gray)[1].tobytes(), np.uint8)
     encoder = PREPROCESSORS["rgb"]()
@@ -177,7 +177,7 @@ def test_a_jpeg_of_the_camera_is_encoded():
 # Depth
 
 
-def test_registered_depth_is_the_logarithm_where_something_was_measured():
+def test_log_depth_of_registered_image():
     counts = np.random.default_rng(2).integers(0, 60000, (HEIGHT, WIDTH)).astype(np.uint16)
     counts[:20] = 0
     encoder = PREPROCESSORS["log_depth"]()
@@ -188,7 +188,7 @@ def test_registered_depth_is_the_logarithm_where_something_was_measured():
         np.testing.assert_allclose(channel[measured], np.log(counts[measured] / 1000), atol=1e-4)
 
 
-def test_depth_beyond_the_limits_is_clipped():
+def test_depth_is_clipped_to_limits():
     meters = np.full((HEIGHT, WIDTH), 0.01, np.float32)
     meters[:, 40:] = 5000
     encoder = PREPROCESSORS["log_depth"]()
@@ -196,12 +196,12 @@ def test_depth_beyond_the_limits_is_clipped():
     np.testing.assert_allclose(np.exp(image[0, 0, [0, 79]]), [0.1, 200], rtol=1e-4)
 
 
-def test_registered_depth_of_another_shape_is_refused():
+def test_registered_depth_of_other_aspect_is_rejected():
     with pytest.raises(CalibrationError, match="80x80 is in the frame 'front' of a camera with 80x60"):
         PREPROCESSORS["log_depth"]()(frame(DEPTH, picture(np.ones((80, 80), np.uint16), "16UC1")), rig(), (8, 8))
 
 
-def test_a_wall_seen_by_a_depth_camera_elsewhere_keeps_its_distance():
+def test_depth_of_other_camera_keeps_wall_distance():
     """A wall at z = 4 m in front of the label camera; the depth camera stands 1 m closer and to the right of it."""
     mounting = {"depth": (camera(120, 160, 100.0), Transform(np.eye(3), np.array([0.1, 0.0, 1.0])))}
     wall = picture(np.full((120, 160), 3.0, np.float32), "32FC1")
@@ -216,7 +216,7 @@ def test_a_wall_seen_by_a_depth_camera_elsewhere_keeps_its_distance():
     assert seen[20:40, columns[0] + 1 : columns[-1]].all()
 
 
-def test_depth_against_a_slow_reprojection():
+def test_depth_equals_reference_reprojection():
     rng = np.random.default_rng(4)
     pose = Transform(turned(4, (0.3, 1, 0.1)), np.array([0.05, -0.02, 0.01]))
     model = camera(40, 50, 45.0, (-0.05, 0.01, 0.001, -0.001))
@@ -245,7 +245,7 @@ def test_depth_against_a_slow_reprojection():
 # LiDAR
 
 
-def test_a_point_shows_range_intensity_and_height():
+def test_point_has_range_intensity_and_height():
     encoder = PREPROCESSORS["range_intensity_height"]()
     image = encoder(
         frame(LIDAR, cloud((4, 0, -0.5, 80), (-4, 0, 0, 9), (np.nan, 0, 0, 9)), "lidar"), rig(), (HEIGHT, WIDTH)
@@ -256,7 +256,7 @@ def test_a_point_shows_range_intensity_and_height():
     np.testing.assert_allclose(raw(image, encoder)[:, 30, 40], [4, 80, -0.5], atol=1e-4)
 
 
-def test_the_nearest_point_of_a_pixel_wins():
+def test_nearest_point_of_pixel_wins():
     encoder = PREPROCESSORS["range_intensity_height"]()
     image = encoder(frame(LIDAR, cloud((8, 0, -0.5, 1), (4, 0, -0.5, 2), (9, 0, -0.5, 3)), "lidar"), rig(), (6, 8))
     assert raw(image, encoder)[1][image[1] != 0].tolist() == pytest.approx([2] * np.count_nonzero(image[1]))
@@ -270,11 +270,11 @@ def test_lidar_options():
     assert not cls(near=5.0)(one, rig(), (HEIGHT, WIDTH)).any()
 
 
-def test_an_empty_sweep_is_an_empty_picture():
+def test_empty_sweep_gives_empty_image():
     assert not PREPROCESSORS["range_intensity_height"]()(frame(LIDAR, cloud(), "lidar"), rig(), (6, 8)).any()
 
 
-def test_a_real_street_frame_lands_where_opencv_puts_it(shared_data):
+def test_recorded_sweep_is_projected_as_by_opencv(shared_data):
     o3d = pytest.importorskip("open3d")
     folder = shared_data / "camera_lidar" / "opencalib_ours_1"
     points = o3d.t.io.read_point_cloud(str(folder / "calib.pcd")).point
@@ -323,7 +323,7 @@ def test_events_are_counted_per_polarity():
 
 @given(st.lists(st.tuples(st.integers(0, WIDTH - 1), st.integers(0, HEIGHT - 1), st.booleans()), max_size=60))
 @settings(deadline=None)
-def test_counting_equals_one_by_one(drawn):
+def test_counts_equal_reference_loop(drawn):
     x, y, polarity = ([e[i] for e in drawn] for i in range(3))
     expected = np.zeros((HEIGHT, WIDTH, 2))
     np.add.at(expected, (y, x, [1 - p for p in polarity]), 1)
@@ -331,30 +331,30 @@ def test_counting_equals_one_by_one(drawn):
     np.testing.assert_array_equal(image[:2].transpose(1, 2, 0), expected)
 
 
-def test_a_coarser_network_shows_the_mean_count_and_a_finer_one_repeats_it():
+def test_counts_are_averaged_or_repeated_by_network_size():
     one = frame(EVENT, events([10], [20], [1]))
     assert PREPROCESSORS["event_counts"]()(one, rig(), (HEIGHT // 2, WIDTH // 2))[0, 10, 5] == 0.25
     finer = PREPROCESSORS["event_counts"]()(one, rig(), (2 * HEIGHT, 2 * WIDTH))
     assert finer[0, 40:42, 20:22].tolist() == [[1, 1], [1, 1]]
 
 
-def test_flicker_is_cut_off():
+def test_counts_are_limited():
     image = PREPROCESSORS["event_counts"]()(
         frame(EVENT, events([1] * 500, [1] * 500, [1] * 500)), rig(), (HEIGHT, WIDTH)
     )
     assert image.max() == 10
 
 
-def test_no_events_is_an_empty_picture():
+def test_no_events_give_empty_image():
     assert not PREPROCESSORS["event_counts"]()(frame(EVENT, events([], [], [])), rig(), (6, 8)).any()
 
 
-def test_an_event_outside_its_sensor_is_refused():
+def test_event_outside_sensor_is_rejected():
     with pytest.raises(MlesamError, match="column 80 and row 3; the sensor has 80x60"):
         PREPROCESSORS["event_counts"]()(frame(EVENT, events([80], [3], [1])), rig(), (6, 8))
 
 
-def test_a_camera_that_shares_the_lens_needs_no_warp():
+def test_camera_with_same_lens_needs_no_warp():
     """Its own frame and twice the resolution, but the same view: the numbers are those of plain shrinking."""
     shared = rig(dvs=(camera(2 * HEIGHT, 2 * WIDTH, 2 * FOCAL), Transform.identity()))
     rng = np.random.default_rng(5)
@@ -366,7 +366,7 @@ def test_a_camera_that_shares_the_lens_needs_no_warp():
 
 
 @pytest.mark.parametrize("size", [(30, 40), (60, 80), (120, 160)])
-def test_a_far_landmark_lands_where_the_label_camera_sees_it(size):
+def test_far_landmark_is_warped_to_label_camera(size):
     """Another lens, turned by some degrees: events at the landmark's pixel there show up at its pixel here."""
     pose = Transform(turned(6, (0.2, 1, -0.3)), np.array([0.1, 0.0, 0.0]))
     model = camera(100, 140, 90.0, (-0.1, 0.02, 0.001, 0.0))
@@ -382,7 +382,7 @@ def test_a_far_landmark_lands_where_the_label_camera_sees_it(size):
     assert (image * rows).sum() / image.sum() == pytest.approx(at_v, abs=0.6)
 
 
-def test_events_beyond_the_other_cameras_view_are_absent():
+def test_events_outside_view_are_absent():
     apart = rig(dvs=(camera(), Transform(turned(25, (0, 1, 0)), np.zeros(3))))
     everywhere = np.indices((HEIGHT, WIDTH)).reshape(2, -1)
     payload = events(everywhere[1], everywhere[0], [1] * (HEIGHT * WIDTH))
@@ -391,14 +391,14 @@ def test_events_beyond_the_other_cameras_view_are_absent():
     assert image[20:40, 60:].min() == pytest.approx(1)
 
 
-def test_an_event_camera_of_another_size_than_its_calibration_is_refused():
+def test_events_of_other_size_than_calibration_are_rejected():
     with pytest.raises(CalibrationError, match="event image is 80x60 but its calibration is for 100x60"):
         PREPROCESSORS["event_counts"]()(
             frame(EVENT, events([], [], []), "dvs"), rig(dvs=(camera(60, 100), Transform.identity())), (6, 8)
         )
 
 
-def test_a_ready_made_event_picture_counts_as_events():
+def test_rendered_event_image_is_counted():
     samples = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     samples[2, 3] = 0, 0, 255
     samples[4, 5] = 255, 0, 0
@@ -441,7 +441,7 @@ PAYLOAD = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(MODALITIES), PAYLOAD, FRAME_ID, st.sampled_from([(6, 8), (60, 80), (13, 7)]))
-def test_any_payload_is_a_finite_picture_or_a_refusal(modality, payload, frame_id, size):
+def test_any_payload_gives_finite_image_or_error(modality, payload, frame_id, size):
     apart = rig(dvs=(camera(), Transform(turned(5, (0, 1, 0)), np.zeros(3))))
     try:
         image = PREPROCESSORS[DEFAULT_PREPROCESSORS[modality]]()(frame(modality, payload, frame_id), apart, size)
@@ -469,7 +469,7 @@ def test_any_payload_is_a_finite_picture_or_a_refusal(modality, payload, frame_i
         (LIDAR, "deliver_lidar", "shows", 3),
     ],
 )
-def test_a_setting_that_no_image_can_be_made_with_is_refused(modality, encoder, setting, value):
+def test_invalid_image_setting_is_rejected(modality, encoder, setting, value):
     """Kind: settings of a damaged checkpoint. They are refused when the encoder is made, not at its first frame."""
     with pytest.raises(ConfigError, match=setting):
         make_preprocessors({modality: encoder}, {modality: {setting: value}})

@@ -24,27 +24,27 @@ def picture(encoder, *points):
     return np.rint(image[0] * 255)
 
 
-def test_what_carla_calls_intensity():
+def test_attenuation_equals_carla_intensity():
     gray = picture(DeliverLidar(), (0, 0, 10, 3), (4, 0, 40, 9))
     assert gray[30, 40] == round(255 * np.exp(-0.04))
     assert gray[30, 47] == round(255 * np.exp(-0.004 * np.hypot(4, 40)))
     assert np.count_nonzero(gray) == 2
 
 
-def test_the_nearest_is_on_top_and_what_is_too_far_is_left_out():
+def test_nearest_point_wins_and_far_points_are_omitted():
     assert picture(DeliverLidar(), (0, 0, 30, 1), (0, 0, 20, 1))[30, 40] == round(255 * np.exp(-0.08))
     assert not picture(DeliverLidar(), (0, 0, 101, 1)).any()
     assert picture(DeliverLidar(farthest=150), (0, 0, 101, 1)).any()
     assert np.count_nonzero(picture(DeliverLidar(dilation=1), (0, 0, 20, 1))) == 9
 
 
-def test_other_readings():
+def test_range_and_intensity_modes():
     assert picture(DeliverLidar(shows="range"), (0, 0, 50, 1))[30, 40] == 128
     assert picture(DeliverLidar(shows="intensity"), (0, 0, 50, 0.2))[30, 40] == 51
     assert picture(DeliverLidar(rate=0.1), (0, 0, 10, 1))[30, 40] == round(255 / np.e)
 
 
-def test_what_cannot_be_shown_is_refused():
+def test_unknown_mode_is_rejected():
     with pytest.raises(ConfigError, match="'colour'; accepted are attenuation, range, intensity"):
         DeliverLidar(shows="colour")
     wrong = SensorFrame(LIDAR, 1, "lidar", RawImage(1, 1, "rgb8", 3, np.zeros(3, np.uint8)))

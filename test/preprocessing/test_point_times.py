@@ -44,7 +44,7 @@ def cloud(name, values, offset=0, shape=None):
     ],
 )
 @pytest.mark.parametrize("offset", [0, 3])
-def test_what_drivers_write(name, values, tolerance, offset):
+def test_times_of_known_drivers(name, values, tolerance, offset):
     times = cloud_times(cloud(name, values, offset), STAMP)
     assert times.dtype == np.int64
     np.testing.assert_allclose(times - STAMP, AFTER * 1e9, atol=tolerance)
@@ -77,7 +77,7 @@ CASES = [case for case in itertools.product(UNITS, ZEROS, KINDS, [0.1, 0.02]) if
 
 @pytest.mark.parametrize(("unit", "zero", "kind", "seconds"), CASES)
 @pytest.mark.parametrize("named", [False, True])
-def test_the_unit_is_found_or_named(unit, zero, kind, seconds, named):
+def test_unit_is_detected_or_set(unit, zero, kind, seconds, named):
     """Kind: an error of the unit told as one of the clock. The numbers are counted by hand from a clock's epoch."""
     values, stamp, resolution = written(unit, zero, kind, seconds)
     made = PointCloud(cloud("timestamp", values).points, unit if named else "auto")
@@ -88,19 +88,19 @@ def test_the_unit_is_found_or_named(unit, zero, kind, seconds, named):
 @pytest.mark.parametrize(
     ("unit", "words"), [("s", "spans 9.99e.04 s.* to auto"), ("ms", "spans 99.9 s"), ("ns", "1.7e.09 s away")]
 )
-def test_a_wrong_unit_is_refused(unit, words):
+def test_wrong_unit_is_rejected(unit, words):
     made = PointCloud(cloud("timestamp", STAMP / 1e3 + AFTER * 1e6).points, unit)
     with pytest.raises(CloudError, match=words):
         cloud_times(made, STAMP)
 
 
-def test_an_offset_shifts_the_points_with_the_stamp():
+def test_offset_shifts_points_and_stamp():
     for values in ((AFTER * 1e9).astype("<u4"), STAMP / 1e9 + 37 + AFTER):
         times = cloud_times(cloud("timestamp", values), STAMP + 37_000_000_000, 37_000_000_000)
         np.testing.assert_allclose(times - STAMP, AFTER * 1e9, atol=500)
 
 
-def test_the_stamp_may_be_the_last_points():
+def test_stamp_may_be_that_of_last_point():
     """Velodyne's driver stamps with the last packet unless told otherwise: its times are negative."""
     times = cloud_times(cloud("time", (AFTER - AFTER[-1]).astype("<f4")), STAMP)
     np.testing.assert_allclose(times - STAMP, (AFTER - AFTER[-1]) * 1e9, atol=10)
@@ -113,15 +113,15 @@ def test_organized_clouds_are_flattened_as_their_points_are():
     assert times.tolist() == [STAMP + 2_500_000 * n for n in range(40)]
 
 
-def test_no_field_is_no_times():
+def test_no_times_without_field():
     assert cloud_times(PointCloud(np.zeros(3, [("x", "f4"), ("y", "f4"), ("z", "f4")])), STAMP) is None
 
 
-def test_no_points_are_no_trouble():
+def test_times_of_empty_cloud():
     assert cloud_times(cloud("t", np.zeros(0, "<u4")), STAMP).shape == (0,)
 
 
-def test_points_without_a_return_do_not_count():
+def test_points_without_return_are_ignored():
     made = cloud("timestamp", STAMP / 1e9 + AFTER)
     made.points["x"][::2] = np.nan
     made.points["timestamp"][::4] = 0
@@ -145,7 +145,7 @@ def test_points_without_a_return_do_not_count():
         ("t", np.zeros((2, 3), "<u4"), "'t' has several numbers per point"),
     ],
 )
-def test_what_cannot_be_times_is_refused(name, values, words):
+def test_invalid_times_are_rejected(name, values, words):
     values = np.asarray(values)
     if values.ndim > 1:
         points = np.ones(2, [("x", "f4"), ("y", "f4"), ("z", "f4"), (name, "<u4", 3)])
@@ -163,7 +163,7 @@ def test_what_cannot_be_times_is_refused(name, values, words):
     st.binary(min_size=0, max_size=80),
     st.sampled_from([0, 1, 5_000_000_000, STAMP]),
 )
-def test_any_bytes_are_times_of_a_sweep_or_a_refusal(name, kind, data, stamp):
+def test_any_bytes_give_times_or_error(name, kind, data, stamp):
     dtype = np.dtype(kind)
     values = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
     try:

@@ -21,7 +21,7 @@ def ramp(first_ms, count=10, sensor_zero_ms=5000):
     return encode_evt3(ms % 640, ms % 480, (sensor_zero_ms + ms) * 1000, ms % 2)
 
 
-def test_the_window_ends_with_the_newest_event_and_holds_30_ms():
+def test_window_ends_with_newest_event():
     stream = EventWindower()
     for seq in range(8):
         events = stream.push(ramp(10 * seq), "evt3", SIZE, START + 10 * seq * MS, seq)
@@ -34,19 +34,19 @@ def test_the_window_ends_with_the_newest_event_and_holds_30_ms():
     assert stream.counters["packets"] == 8
 
 
-def test_a_packet_longer_than_the_window_is_cut():
+def test_packet_longer_than_window_is_cut():
     events = EventWindower().push(ramp(0, 100), "evt3", SIZE, START, 0)
     assert events.x.tolist() == list(range(69, 100))
 
 
-def test_the_sensors_clock_is_fitted_to_each_packet_anew():
+def test_clock_offset_is_estimated_per_packet():
     stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     drifted = stream.push(ramp(10, sensor_zero_ms=9000), "evt3", SIZE, START + 10 * MS, 1)
     assert np.diff(drifted.t).tolist() == [MS] * 19
 
 
-def test_jitter_of_the_stamps_does_not_turn_time_back():
+def test_stamp_jitter_keeps_times_ordered():
     stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     events = stream.push(ramp(10), "evt3", SIZE, START + 7 * MS, 1)
@@ -54,7 +54,7 @@ def test_jitter_of_the_stamps_does_not_turn_time_back():
     assert np.diff(events.t).min() >= 0
 
 
-def test_what_was_handed_out_stays_as_it_was():
+def test_returned_windows_are_never_overwritten():
     stream = EventWindower(window=0.2)
     handed = []
     for seq in range(300):
@@ -65,7 +65,7 @@ def test_what_was_handed_out_stays_as_it_was():
         np.testing.assert_array_equal(events.t, t)
 
 
-def test_a_quiet_scene_still_gives_an_empty_window():
+def test_quiet_scene_gives_empty_window():
     stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     quiet = np.array([0x8000, 0x6000, 0x8001], "<u2").view(np.uint8)
@@ -74,7 +74,7 @@ def test_a_quiet_scene_still_gives_an_empty_window():
     assert (events.start, events.end) == (START + 70 * MS, START + 100 * MS)
 
 
-def test_lost_packets_are_counted_and_leave_no_event_on_a_stale_row():
+def test_lost_packets_are_counted_and_reset_decoder():
     stream = EventWindower()
     stream.push(np.array([0x8000, 0x6000, 0x0005, 0x2001], "<u2").view(np.uint8), "evt3", SIZE, START, 7)
     events = stream.push(np.array([0x2002, 0x8000, 0x6001, 0x2003], "<u2").view(np.uint8), "evt3", SIZE, START, 10)
@@ -83,14 +83,14 @@ def test_lost_packets_are_counted_and_leave_no_event_on_a_stale_row():
     assert stream.counters["untimed"] == 1
 
 
-def test_a_driver_that_never_counts_loses_nothing():
+def test_constant_sequence_number_is_not_a_loss():
     stream = EventWindower()
     for n in range(3):
         stream.push(ramp(10 * n), "evt3", SIZE, START + 10 * n * MS, 0)
     assert stream.counters["lost"] == 0
 
 
-def test_a_looped_bag_starts_afresh():
+def test_looped_bag_resets_window():
     stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START + 1000 * MS, 100)
     events = stream.push(ramp(0), "evt3", SIZE, START, 1)
@@ -99,7 +99,7 @@ def test_a_looped_bag_starts_afresh():
     assert stream.counters["resets"] == 1
 
 
-def test_another_sensor_starts_afresh():
+def test_other_sensor_size_resets_window():
     stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     events = stream.push(ramp(0), "evt3", (720, 1280), START, 1)
@@ -118,7 +118,7 @@ def test_mono_packets_of_both_byte_orders():
         assert events.polarity.tolist() == [True, False]
 
 
-def test_too_many_events_keep_the_newest(monkeypatch):
+def test_newest_events_are_kept_at_capacity(monkeypatch):
     monkeypatch.setattr("mlesam_ros.preprocessing.event_stream._MAX_EVENTS", 15)
     stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
@@ -140,13 +140,13 @@ def test_too_many_events_keep_the_newest(monkeypatch):
         ({"data": np.zeros(3, np.uint8)}, "3 bytes"),
     ],
 )
-def test_what_cannot_be_decoded_is_refused(change, message):
+def test_undecodable_packet_is_rejected(change, message):
     packet = {"data": np.zeros(4, np.uint8), "encoding": "evt3", "size": SIZE, "stamp": START, "seq": 0}
     with pytest.raises(PacketError, match=message):
         EventWindower().push(**(packet | change))
 
 
-def test_a_packet_that_spans_minutes_is_refused_and_forgotten():
+def test_packet_spanning_minutes_is_rejected():
     stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     wild = np.array([0x8000, 0x6000, 0x0001, 0x2001, 0x8AAA, 0x8AAA, 0x2001, 0x8555, 0x8555, 0x2001], "<u2").view(
@@ -157,7 +157,7 @@ def test_a_packet_that_spans_minutes_is_refused_and_forgotten():
     assert len(stream.push(ramp(20), "evt3", SIZE, START + 20 * MS, 2).t) == 20
 
 
-def test_a_window_that_is_none_is_refused():
+def test_invalid_window_is_rejected():
     with pytest.raises(PacketError, match=r"window is 0\.0 s"):
         EventWindower(0.0)
 
@@ -177,7 +177,7 @@ PUSH = st.fixed_dictionaries(
 
 @settings(deadline=None)
 @given(st.lists(PUSH, max_size=8))
-def test_any_bytes_give_an_ordered_window_or_a_packet_error(packets):
+def test_any_bytes_give_ordered_window_or_error(packets):
     stream = EventWindower()
     for packet in packets:
         try:
@@ -209,7 +209,7 @@ def streamed(packets):
     return events, stream
 
 
-def test_the_real_recording_streams(event_packets):
+def test_recorded_packets_are_streamed(event_packets):
     """The host times of the recording span what its stamps span, and the packets are complete."""
     packets = event_packets("test_events_1")
     events, _ = streamed(packets)
@@ -218,7 +218,7 @@ def test_the_real_recording_streams(event_packets):
     assert (events.t[-1] - events.t[0]) * 1e-9 == pytest.approx(2.08, abs=0.01)
 
 
-def test_real_jitter_does_not_bend_time(event_packets):
+def test_recorded_jitter_keeps_event_intervals(event_packets):
     """Its driver stamps pairs of packets with one arrival, 4 ms after the first of them began.
 
     Once the clocks are known the sensor's own intervals come through, to what clocks may part in the meantime.
@@ -234,7 +234,7 @@ def test_real_jitter_does_not_bend_time(event_packets):
     assert np.ptp(offsets) < 0.5 * MS
 
 
-def test_the_libcaer_recording_streams_with_host_times_just_after_its_own(event_packets):
+def test_libcaer_recording_is_streamed(event_packets):
     """libcaer's times are the host's as the driver found it at its start; they reach the host 1 to 3 ms later."""
     packets = event_packets("test_events_2/test_events_2_0.mcap")
     events, stream = streamed(packets)
@@ -251,7 +251,7 @@ def libcaer(ms, x=5):
     return words.view(np.uint8).ravel()
 
 
-def test_a_libcaer_stamp_is_about_the_end_of_the_first_10_ms():
+def test_libcaer_stamp_refers_to_first_container():
     """A driver that was told to wait longer puts several containers into a message, stamped like the first."""
     for count in (10, 40):
         events = EventWindower(window=1).push(
@@ -261,7 +261,7 @@ def test_a_libcaer_stamp_is_about_the_end_of_the_first_10_ms():
         assert events.t[-1] == START + count * MS
 
 
-def test_loss_does_not_cost_the_offset_between_the_clocks():
+def test_loss_keeps_clock_offset():
     stream = EventWindower(window=1)
     stream.push(ramp(0, sensor_zero_ms=16_700), "evt3", SIZE, START + 1 * MS, 0)
     stream.push(ramp(10, sensor_zero_ms=16_700), "evt3", SIZE, START + 10 * MS, 1)
@@ -277,7 +277,7 @@ def array_of(ms, stamp, clock):
     return EventArray(stamp, "dvs", *SIZE, raw, (ms[0], 0))
 
 
-def test_arrays_are_believed_unless_they_were_restamped():
+def test_array_times_are_used_unless_restamped():
     stream = EventWindower()
     stream.push_array(array_of(range(10), START + 9 * MS, START))
     events = stream.push_array(array_of(range(10, 20), START + 19 * MS, START))
@@ -291,7 +291,7 @@ def test_arrays_are_believed_unless_they_were_restamped():
     assert stream.counters["packets"] == 2
 
 
-def test_another_encoding_starts_afresh():
+def test_other_encoding_resets_window():
     stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     assert len(stream.push_array(array_of(range(3), START + 10 * MS, START + 10 * MS)).t) == 3
@@ -299,7 +299,7 @@ def test_another_encoding_starts_afresh():
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-50, 50), st.integers(0, 2**32 - 1)), min_size=1, max_size=9))
-def test_any_array_gives_an_ordered_window_or_a_packet_error(drafts):
+def test_any_array_gives_ordered_window_or_error(drafts):
     stream = EventWindower()
     for count, ms, nanosec in drafts:
         raw = np.zeros(count, [("x", "u2"), ("y", "u2"), ("sec", "i4"), ("nanosec", "u4"), ("polarity", "u1")])

@@ -45,7 +45,7 @@ def context_of(*frames):
     return FrameContext(STAMP, {f.modality: f for f in frames})
 
 
-def test_the_depth_camera_is_asked_first(rig):
+def test_depth_camera_precedes_lidar(rig):
     meters = context_of(depth_frame(4), lidar_frame(7)).depth(rig, SIZE)
     assert (meters.shape, meters.dtype) == (SIZE, np.float32)
     np.testing.assert_allclose(meters, 4)
@@ -53,7 +53,7 @@ def test_the_depth_camera_is_asked_first(rig):
 
 
 @pytest.mark.parametrize("other", [(), (depth_frame(4, "nowhere"),), (depth_frame(0),)])
-def test_the_lidar_where_the_depth_camera_says_nothing(rig, other):
+def test_lidar_fills_pixels_without_depth(rig, other):
     meters = context_of(lidar_frame(7), *other).depth(rig, SIZE)
     known = np.isfinite(meters)
     assert known[14, 19] and 1 < known.sum() <= 9
@@ -61,7 +61,7 @@ def test_the_lidar_where_the_depth_camera_says_nothing(rig, other):
 
 
 @pytest.mark.parametrize("frames", [(), (depth_frame(4, "nowhere"), lidar_frame(7, "nowhere")), (lidar_frame(-7),)])
-def test_none_where_nothing_tells(rig, frames):
+def test_depth_is_none_without_measurement(rig, frames):
     assert context_of(*frames).depth(rig, SIZE) is None
 
 
@@ -76,7 +76,7 @@ def test_depth_is_computed_once_per_size(rig, monkeypatch):
     assert len(calls) == 2
 
 
-def test_the_depth_encoder_and_those_who_ask_for_depth_share_one_reading(rig, monkeypatch):
+def test_depth_image_is_decoded_once_per_set(rig, monkeypatch):
     calls = []
     monkeypatch.setattr(registered, "parse_depth", lambda *args: calls.append(args) or parse_depth(*args))
     frame = depth_frame(4)
@@ -96,7 +96,7 @@ def test_depth_is_read_in_the_unit_of_its_sensor(rig):
     np.testing.assert_allclose(context.depth(rig, SIZE), 8)
 
 
-def test_every_encoder_is_told_the_context_of_its_set(rig):
+def test_preprocessors_receive_context_of_set(rig):
     seen = []
 
     class Listening(LogDepth):
