@@ -112,7 +112,7 @@ def image_view(image: RawImage, layouts: Mapping[str, PixelFormat], what: str) -
     """View an image's samples without a copy.
 
     Args:
-        picture: the image.
+        image: the image.
         layouts: accepted encoding → layout.
         what: noun phrase in error messages for an image with one of these encodings.
 
@@ -300,7 +300,7 @@ def to_rgb(image: RawImage | CompressedImage) -> RGBImage:
     """Convert a camera image to RGB.
 
     Args:
-        picture: an image with one of `CAMERA_LAYOUTS`, or a jpeg or png file; see `decode_camera`.
+        image: an image with one of `CAMERA_LAYOUTS`, or a jpeg or png file; see `decode_camera`.
 
     Returns:
         (H, W, 3) uint8; for rgb8 a view of the image's bytes. 16-bit samples keep the upper 8 of the significant bits.
@@ -335,7 +335,7 @@ def decode_camera(image: CompressedImage) -> RawImage:
     calibration describes the sensor as mounted.
 
     Args:
-        picture: a camera image; format such as `bayer_rggb8; png compressed `, `rgb8; jpeg compressed bgr8` or `jpeg`.
+        image: a camera image; format such as `bayer_rggb8; png compressed `, `rgb8; jpeg compressed bgr8` or `jpeg`.
 
     Raises:
         ImageError: the image is a depth image, or cannot be decoded.
@@ -432,7 +432,7 @@ def parse_depth(image: RawImage | CompressedImage) -> DepthSamples:
     """Check and decode a depth image without converting its counts.
 
     Args:
-        picture: an image with one of `DEPTH_LAYOUTS`, compressedDepth (png or rvl), or a 16-bit gray png.
+        image: an image with one of `DEPTH_LAYOUTS`, compressedDepth (png or rvl), or a 16-bit gray png.
 
     Raises:
         ImageError: encoding, size, step or data are inconsistent.

@@ -52,7 +52,6 @@ from mlesam_ros.types import (
     DEPTH,
     EVENT,
     LIDAR,
-    MODALITIES,
     NANOSECONDS,
     EventWindow,
     Modality,
@@ -203,7 +202,7 @@ class World:
             other_payloads = helper.submit(self._other_payloads, index, snapshot)
             image, depth, labels = self._camera_payloads(index, snapshot, pose)
             payloads: dict[Modality, Payload] = {CAMERA: image, DEPTH: depth, **other_payloads.result()}
-        frames = {m: SensorFrame(m, stamp, _FRAMES[m], payloads[m]) for m in MODALITIES if m not in self.dropped}
+        frames = {m: SensorFrame(m, stamp, _FRAMES[m], payloads[m]) for m in _FRAMES if m not in self.dropped}
         return SimFrame(index, stamp, frames, labels, pose, lambda: self._events(index, _EVENT_SEGMENTS_MS))
 
     def _other_payloads(self, index: int, snapshot: Snapshot) -> dict[Modality, Payload]:
@@ -313,8 +312,8 @@ class World:
 
 def _check_dropped(dropped: Sequence[Modality]) -> tuple[Modality, ...]:
     for modality in dropped:
-        if modality not in MODALITIES:
-            raise ConfigError(f"dropped sensor {modality!r} is not known; the vehicle has {', '.join(MODALITIES)}.")
-    if len(set(dropped)) == len(MODALITIES):
-        raise ConfigError(f"all of {', '.join(MODALITIES)} are dropped; at least one sensor must remain.")
-    return tuple(modality for modality in MODALITIES if modality in dropped)
+        if modality not in _FRAMES:
+            raise ConfigError(f"dropped sensor {modality!r} is not known; the vehicle has {', '.join(_FRAMES)}.")
+    if len(set(dropped)) == len(_FRAMES):
+        raise ConfigError(f"all of {', '.join(_FRAMES)} are dropped; at least one sensor must remain.")
+    return tuple(modality for modality in _FRAMES if modality in dropped)
