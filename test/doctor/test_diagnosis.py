@@ -242,7 +242,7 @@ def test_disabled_sensor_has_no_finding(tmp_path):
 def test_recording_without_sensors_and_missing_recording(tmp_path):
     bag = write(tmp_path / "bag", without(IMAGE, DEPTH, LIDAR, EVENTS))
     report = diagnose_bag(bag)
-    assert report.verdict == "faulty" and report.findings[0].message.startswith("none of the bag's topics")
+    assert report.verdict == "faulty" and report.findings[0].message.startswith("no topic of the bag is a sensor")
     with pytest.raises(BagError, match="Did you mean /camera/image_raw"):
         diagnose_bag(write(tmp_path / "whole"), load_parameters(overrides=["camera.topic:=/camera/image"]))
     with pytest.raises(BagError, match="does not exist"):
