@@ -137,13 +137,13 @@ class OptionResult:
 
     def speedup(self, results: Mapping[str, Result]) -> str:
         """Format the measured speedups and memory as text."""
-        told = []
+        parts = []
         for name, end in self.rows:
             row = next(r for r in results[name]["rows"] if r["name"].endswith(end))
             memory = f", {row['memory']:.3g} MB instead of {row['alternative_memory']:.3g}"
             where = row["name"].partition(":")[0]
-            told.append(f"{where}: {speedup_of(row):.2f} times as fast{memory}")
-        return "; ".join([*told, *filter(None, [self.unmeasured])])
+            parts.append(f"{where}: {speedup_of(row):.2f} times as fast{memory}")
+        return "; ".join([*parts, *filter(None, [self.unmeasured])])
 
 
 _FAST = "test/model/test_inference.py"

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from counting import count
 
-from mlesam_ros.bench.counting import count
-from mlesam_ros.bench.readings import STAMP, make_readings
+from mlesam_ros.bench.sensor_benchmark import STAMP, make_frames
 from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.inference import ALL
 from mlesam_ros.model.mlesam import MLESAM
@@ -21,8 +21,8 @@ SUBSETS = (MODALITIES, (CAMERA, DEPTH, EVENT), (CAMERA, LIDAR), (LIDAR,), (CAMER
 
 
 @pytest.fixture(scope="module")
-def readings():
-    return make_readings()
+def rig_and_frames():
+    return make_frames()
 
 
 def make_pipeline(backbone, **options):
@@ -36,21 +36,22 @@ def pipeline(request):
     return make_pipeline(request.param)
 
 
-def segment(pipeline, readings, subset):
+def segment(pipeline, rig_and_frames, subset):
     """What the second frame of a subset asks for; the first one may fill what is kept."""
-    frames = {m: readings.frames[m] for m in subset}
+    rig, frames = rig_and_frames
+    frames = {m: frames[m] for m in subset}
     frame_set = FrameSet(STAMP, subset[0], frames, dict.fromkeys(frames, 0))
-    _, found = (count(lambda: pipeline.segment(frame_set, readings.rig)) for _ in range(2))
+    _, found = (count(lambda: pipeline.segment(frame_set, rig)) for _ in range(2))
     assert not pipeline.refusals
     return found
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
-def test_a_frame_waits_for_the_device_once(pipeline, readings, subset):
-    found = segment(pipeline, readings, subset)
+def test_a_frame_waits_for_the_device_once(pipeline, rig_and_frames, subset):
+    found = segment(pipeline, rig_and_frames, subset)
     assert not found.waits
     assert found.reads == 1
-    height, width = pipeline.network_size(readings.rig)
+    height, width = pipeline.network_size(rig_and_frames[0])
     assert found.read == 2 * height * width + 4 * (3 + 1) * len(subset)  # a weight per level, and a sum, per sensor
 
 
@@ -65,9 +66,9 @@ def test_between_pictures_and_packet_nothing_passes_between_host_and_device(pipe
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
-def test_only_what_sensors_said_goes_to_the_device(pipeline, readings, subset):
+def test_only_what_sensors_said_goes_to_the_device(pipeline, rig_and_frames, subset):
     """A picture for most; for a LiDAR its points, and what they told; for depth elsewhere its points alone."""
-    found = segment(pipeline, readings, subset)
+    found = segment(pipeline, rig_and_frames, subset)
     arrays = {CAMERA: 1, EVENT: 1, DEPTH: 1, LIDAR: 2}
     assert found.uploads == sum(arrays[m] for m in subset)
     if subset == (CAMERA,):
@@ -99,16 +100,17 @@ def test_a_frame_of_the_shipped_network_asks_for_no_more_than_it_did():
     ("backbone", "path", "saved"),
     [("hiera_nano", "merged", 8 * 4), ("hiera_nano", "cache_pos_embed", 3), ("vit_b", "merged", 12 * 4)],
 )
-def test_a_path_saves_operations(backbone, path, saved, readings):
+def test_a_path_saves_operations(backbone, path, saved, rig_and_frames):
     """Merged experts: per block two products and the making of their stacks; a kept position its making."""
-    slow = segment(make_pipeline(backbone, **{path: False}), readings, SUBSETS[1])
-    fast = segment(make_pipeline(backbone), readings, SUBSETS[1])
+    slow = segment(make_pipeline(backbone, **{path: False}), rig_and_frames, SUBSETS[1])
+    fast = segment(make_pipeline(backbone), rig_and_frames, SUBSETS[1])
     assert slow.operations - fast.operations >= saved
 
 
-def test_folded_attention_stores_no_scores_and_uploads_no_indices(readings):
+def test_folded_attention_stores_no_scores_and_uploads_no_indices(rig_and_frames):
     found = {
-        folds: segment(make_pipeline("vit_b", fused_rel_pos=folds), readings, SUBSETS[0]) for folds in (False, True)
+        folds: segment(make_pipeline("vit_b", fused_rel_pos=folds), rig_and_frames, SUBSETS[0])
+        for folds in (False, True)
     }
     assert found[False].uploads - found[True].uploads == 2 * 12  # Meta's code looks its tables up by a host's index
     assert found[True].peak < 0.8 * found[False].peak

@@ -1,11 +1,12 @@
 """`mlesam bench`."""
 
 import json
+import re
 
 import pytest
 
 
-def test_the_command_writes_json(mlesam, tmp_path):
+def test_result_is_written_as_json(mlesam, tmp_path):
     result = mlesam("bench", "sync", "--repeats", "3", "--json", tmp_path / "sync.json")
     assert result.exit_code == 0
     written = json.loads((tmp_path / "sync.json").read_text())
@@ -13,10 +14,18 @@ def test_the_command_writes_json(mlesam, tmp_path):
     assert written["command"] == "mlesam bench sync --repeats 3"
 
 
-def test_the_command_shows_every_figure(mlesam):
+def test_result_is_shown_as_text(mlesam):
     shown = mlesam("bench", "sync", "--repeats", "3").stdout
-    assert "message of 4 modalities" in shown
-    assert "times as fast" in shown
+    assert re.search(r"message of 4 modalities, 10 Hz.*\n +[\d.]+ us, p99 [\d.]+, spread \d+ %\n", shown)
+
+
+def test_network_options_are_in_the_command_line_and_in_the_config(mlesam, tmp_path):
+    command = ("bench", "paths", "--size", "64", "--repeats", "1")
+    assert "times as fast" in mlesam(*command).stdout
+    mlesam(*command, "--json", tmp_path / "paths.json")
+    written = json.loads((tmp_path / "paths.json").read_text())
+    assert written["command"] == "mlesam bench paths --repeats 1 --size 64"
+    assert (written["config"]["backbone"], written["config"]["size"]) == ("hiera_nano", 64)
 
 
 @pytest.mark.parametrize("command", ["sensors", "sync", "model", "paths", "node", "training"])

@@ -23,7 +23,7 @@ from typing import Any
 from checkout import CHECKOUT
 from pages import table, write_recorded
 
-from mlesam_ros.bench.machine import device, versions
+from mlesam_ros.bench.measurement import device, versions
 from mlesam_ros.cli.common import prepare_own_domain
 from mlesam_ros.types import CAMERA, LIDAR, MODALITIES
 

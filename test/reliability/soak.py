@@ -1,7 +1,7 @@
 """Soak test of the node for an hour: `python test/reliability/soak.py --page docs/reliability.md`.
 
-Three processes: the street robot of `mlesam bench`, whose messages are packed beforehand; the node with the shipped
-weights; and this one, which listens to every topic and writes down every few seconds what the node takes.
+Three processes: the street robot of `mlesam bench node`, whose messages are serialized beforehand; the node with the
+shipped weights; and this one, which subscribes to every topic and samples the resources of the node every few seconds.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from pages import table, write_recorded
 from trend import BLOCKS, trend
 
 from mlesam_ros.bags.serialization import typestore
-from mlesam_ros.bench.live import LABELS, NODE, OTHERS, STATUS, child
-from mlesam_ros.bench.machine import device, versions
-from mlesam_ros.bench.robot import PERIOD
+from mlesam_ros.bench.measurement import device, versions
+from mlesam_ros.bench.node_benchmark import LABELS, STATUS, child
+from mlesam_ros.bench.traffic import PERIOD
+from mlesam_ros.ros.publishers import ON_DEMAND, OUTPUTS
 from mlesam_ros.ros.subscribers import RawSubscriber
 from mlesam_ros.types import MODALITIES
 
@@ -150,12 +151,12 @@ def soak(minutes: float, parameters: Sequence[str] = (), period: float = _PERIOD
     ear = Ear()
     with ExitStack() as stack:
         node = stack.enter_context(child("mlesam_ros.cli", "node", "--ros-args", *given))
-        stack.enter_context(child("mlesam_ros.bench.robot", "street"))
+        stack.enter_context(child("mlesam_ros.bench.traffic", "street"))
         observer = stack.enter_context(RawSubscriber(ear.hear))
-        for topic, kind in {STATUS: _STATUS_TYPE, LABELS: "sensor_msgs/msg/Image", **OTHERS}.items():
-            observer.subscribe(topic, kind)
+        for name, output in OUTPUTS.items():
+            if output.when == ON_DEMAND:
+                observer.subscribe(f"/mlesam/{name}", output.type_name)
         observer.subscribe("/diagnostics", _DIAGNOSTICS_TYPE)
-        observer.subscribe(f"{NODE}/sensor_health", "visualization_msgs/msg/MarkerArray")
         _until_complete(observer, ear)
         samples = _sampled(observer, ear, node, minutes * 60, period)
     return summed_up(samples, ear, minutes)

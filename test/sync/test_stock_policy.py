@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from simulated_streams import MS, sensors, skews
 from simulated_streams import play as play_ours
+from stock_policy import StockPolicy
 
-from mlesam_ros.bench.stock_policy import StockPolicy
 from mlesam_ros.sync import SyncConfig
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
@@ -57,3 +57,11 @@ def test_a_dead_camera():
     assert len(play_stock(messages)) <= 151
     _, ours = play_ours(messages, SyncConfig())
     assert len(ours) >= 197
+
+
+def test_policy_emits_a_set_once():
+    policy = StockPolicy(("a", "b"), slop=10)
+    assert policy.push("a", 100) is None
+    assert policy.push("b", 120) is None
+    assert policy.push("b", 105) == {"a": 100, "b": 105}
+    assert policy.push("b", 101) is None

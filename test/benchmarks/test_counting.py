@@ -1,8 +1,7 @@
-"""What is counted is what happens: operations, transfers, waits, and memory while it is alive."""
+"""OpCounter counts operations, transfers, waits, and memory while it is alive."""
 
 import torch
-
-from mlesam_ros.bench.counting import count
+from counting import count
 
 
 def test_memory_is_counted_while_it_is_alive():

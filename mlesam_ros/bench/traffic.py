@@ -1,4 +1,4 @@
-"""Traffic generators of the node benchmark: `python -m mlesam_ros.bench.robot large` publishes until it is stopped.
+"""Traffic of the node benchmark: `python -m mlesam_ros.bench.traffic large` publishes until it is stopped.
 
 All messages are serialized before the first is published. While driving, only stamps, sequence numbers and sensor
 clocks are patched into the bytes, which leaves the CPU to the node.
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mlesam_ros.bags.serialization import camera_info, event_packet, image, point_cloud, transforms, typestore
 from mlesam_ros.bags.writer import build
-from mlesam_ros.bench.readings import POINT, make_readings
+from mlesam_ros.bench.sensor_benchmark import POINT, make_frames
 from mlesam_ros.files import end_with_named_parent
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
@@ -126,12 +126,12 @@ def street() -> TrafficGenerator:
 
 def large() -> TrafficGenerator:
     """1080p images, 131,072 points with individual times, 300,000 events in 30 ms, and a separate depth camera."""
-    readings = make_readings()
-    lidar = readings.frames[LIDAR]
+    rig, frames = make_frames()
+    lidar = frames[LIDAR]
     assert isinstance(lidar.payload, PointCloud)
     points = lidar.payload.points.astype(POINT)
     points["t"] //= 2
-    return TrafficGenerator(readings.rig, {**readings.frames, LIDAR: replace(lidar, payload=PointCloud(points))})
+    return TrafficGenerator(rig, {**frames, LIDAR: replace(lidar, payload=PointCloud(points))})
 
 
 ROBOTS: dict[str, Callable[[], TrafficGenerator]] = {"street": street, "large": large}

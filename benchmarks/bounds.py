@@ -1,4 +1,4 @@
-"""Measured roofline of a device and the FLOPs and bytes of the network, for lower bounds of its duration."""
+"""Lower bounds of durations: measured roofline of a device, FLOPs and bytes of the network, copies of arrays."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mlesam_ros.bench.measurement import interleaved
+from mlesam_ros.bench.model_benchmark import synchronize
 from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -63,15 +66,9 @@ def _best(work: Callable[[], object], device: str, threads: int) -> float:
     for _ in range(_BEST_OF):
         start = clock()
         work()
-        wait(device)
+        synchronize(device)
         times.append(clock() - start)
     return min(times) / (threads if clock is time.process_time else 1)
-
-
-def wait(device: str) -> None:
-    """Synchronize with a CUDA device; return immediately on the CPU."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
 
 
 def network_work(config: MLESAMConfig, sensors: int, itemsize: int) -> tuple[int, int]:
@@ -93,3 +90,15 @@ def network_work(config: MLESAMConfig, sensors: int, itemsize: int) -> tuple[int
             logits, _ = model.decode(fused)
     numbers = sum(p.numel() for p in model.parameters()) + sensors * 3 * side * side + logits.numel()
     return counter.get_total_flops(), numbers * itemsize
+
+
+def least_seconds(*arrays: np.ndarray) -> float:
+    """Lower bound in seconds for moving the arrays' bytes on one core: the duration of copying half of them."""
+    return _copy_seconds(max(sum(array.nbytes for array in arrays) // 2, 1))
+
+
+@lru_cache(maxsize=64)
+def _copy_seconds(size: int) -> float:
+    source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)
+    (timing,) = interleaved([lambda: np.copyto(target, source)], repeats=15)
+    return timing.median

@@ -1,98 +1,63 @@
-"""Benchmark of the node: live between separate processes, and its parts other than the network in one process."""
+"""The node live and its parts other than the network in one process, beside alternatives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from bounds import least_seconds
+from counting import asked_bytes
 
 from mlesam_ros.bags.serialization import pixels, typestore
-from mlesam_ros.bench.live import Run, drive
-from mlesam_ros.bench.machine import least_seconds
-from mlesam_ros.bench.robot import PERIOD, Message, TrafficGenerator, large
-from mlesam_ros.bench.row import BenchmarkResult, compare, row
-from mlesam_ros.bench.timing import summary
+from mlesam_ros.bench.measurement import BenchmarkResult, measure
+from mlesam_ros.bench.node_benchmark import drive, live_rows
+from mlesam_ros.bench.traffic import PERIOD, Message, TrafficGenerator, large
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.model.inference import argmax_with_confidence
 from mlesam_ros.model.model_config import network_size
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.ros.compat import message_class
-from mlesam_ros.ros.publishers import message_from
+from mlesam_ros.ros.publishers import OUTPUTS, message_from
 from mlesam_ros.sync import Synchronizer
-from mlesam_ros.types import CAMERA, EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality, SensorFrame
+from mlesam_ros.types import CAMERA, EVENT, MODALITIES, FrameSet, Modality, SensorFrame
 
-_SECONDS = 0.3  # s of driving per repeat: 60 repeats are 18 s
-_ROBOTS = {"street": "512x512, street robot", "large": "1080p, 131072 points, 300000 events"}
-_STAGES = ("receive", "synchronise", "encode", "model", "decode", "publish")
+_IMAGE = "sensor_msgs/msg/Image"
+_EVERY_TOPIC = {f"/mlesam/{name}": output.type_name for name, output in OUTPUTS.items() if output.rate == "per mask"}
+_SECONDS_PER_REPEAT = 0.3
+_TRAFFIC = {"street": "512x512, street robot", "large": "1080p, 131072 points, 300000 events"}
 _SIZES = (256, 1024)  # longer side of the network's images: shipped hiera_nano, and paper
 _CLASSES = 25
 _CAMERA = (1080, 1920)
-_IMAGE = "sensor_msgs/msg/Image"
+
+compare = partial(measure, memory=asked_bytes)
 
 
 def run(repeats: int) -> list[BenchmarkResult]:
     """Measure the shipped network live with two robots, then each part of the node at 1080p without transport."""
-    rows = [row for robot, words in _ROBOTS.items() for row in _live(robot, words, repeats)]
-    return [*rows, *_parts(repeats)]
+    live = [row for traffic, words in _TRAFFIC.items() for row in _live(traffic, words, repeats)]
+    return [*live, *(row for rows in parts(repeats) for row in rows)]
 
 
-# Live
-
-
-def _live(robot: str, words: str, repeats: int) -> Iterator[BenchmarkResult]:
+def _live(traffic: str, words: str, repeats: int) -> Iterator[BenchmarkResult]:
     """Compare subscriptions to labels and status only with subscriptions to every topic."""
-    runs = drive(robot, max(_SECONDS * repeats, 1.0))
-    offered = NANOSECONDS / PERIOD
-    yield _rate(f"{words}: masks at {offered:.1f} Hz", *runs)
-    yield _times(f"{words}: stamp to publish", runs, lambda run: run.stages["stamp_to_mask"])
-    yield _times(f"{words}: everything but the model", runs, Run.overhead)
-    for stage in _STAGES:
-        yield _times(f"{words}: {stage}", runs, lambda run, stage=stage: run.stages[stage])  # type: ignore[misc]
-    yield _figure(f"{words}: CPU of the node", "cores", runs, lambda run: run.cores)
-    yield _figure(f"{words}: moments without a mask", "%", runs, lambda run: 100 * (1 - len(run.stamps) / run.offered))
-    yield _figure(
-        f"{words}: masks without one of the sensors", "%", runs, lambda run: 100 * (1 - run.complete / len(run.stamps))
-    )
-    yield _figure(f"{words}: CPU per mask", "ms", runs, lambda run: 1e3 * run.seconds * run.cores / len(run.stamps))
-    yield _figure(f"{words}: page faults per mask", "faults", runs, lambda run: run.faults / len(run.stamps))
-    yield _figure(f"{words}: memory of the node", "MiB", runs, lambda run: run.memory / 2**20)
-    ready = runs[0].ready
-    yield BenchmarkResult(
-        f"{words}: from the process's start to the first mask of all sensors", "s", ready, ready, 0.0, 1
-    )
+    robot = "mlesam_ros.bench.traffic", traffic
+    seconds = _SECONDS_PER_REPEAT * repeats
+    few, every = (live_rows(words, drive(robot, seconds, topics)) for topics in ({}, _EVERY_TOPIC))
+    for ours, other in zip(few[:-1], every, strict=False):
+        speedup = {"ms": other.median / ours.median, "Hz": ours.median / other.median} if ours.repeats > 1 else {}
+        yield replace(
+            ours, alternative="every topic listened to", alternative_median=other.median, ratio=speedup.get(ours.unit)
+        )
+    yield few[-1]
 
 
-_EVERY = "every topic listened to"
-
-
-def _rate(name: str, few: Run, every: Run) -> BenchmarkResult:
-    gaps = np.diff(few.stamps) / NANOSECONDS
-    timing = summary(gaps)
-    return BenchmarkResult(
-        name, "Hz", few.rate, 1 / timing.p99, timing.spread, len(few.stamps), _EVERY, every.rate, few.rate / every.rate,
-        NANOSECONDS / PERIOD,
-    )  # fmt: skip
-
-
-def _times(name: str, runs: tuple[Run, Run], seconds: Callable[[Run], list[float]]) -> BenchmarkResult:
-    few, every = (summary(seconds(run)) for run in runs)
-    return row(name, "ms", 1e3, few, (_EVERY, every))
-
-
-def _figure(name: str, unit: str, runs: tuple[Run, Run], figure: Callable[[Run], float]) -> BenchmarkResult:
-    few, every = (figure(run) for run in runs)
-    return BenchmarkResult(name, unit, few, few, 0.0, 1, _EVERY, every, None)
-
-
-# In one process
-
-
-def _parts(repeats: int) -> Iterator[BenchmarkResult]:
+def parts(repeats: int) -> Iterator[list[BenchmarkResult]]:
+    """Measure the parts of the node at 1080p."""
     robot = large()
     messages = [m for m in robot.messages() if "info" not in m.topic]
     camera = next(m for m in messages if m.type_name == _IMAGE)
@@ -125,7 +90,7 @@ def _copied(message: Any) -> object:
     return np.array(message.data).reshape(message.height, -1, 3)
 
 
-def _events(packets: list[Message], repeats: int) -> BenchmarkResult:
+def _events(packets: list[Message], repeats: int) -> list[BenchmarkResult]:
     """Time the decoding of one window's packets; stamps, numbers and sensor clock advance with every repeat."""
     reader, moments = FrameReader(EVENT, packets[0].type_name), iter(range(1, 1 << 30))
     waiting: list[Any] = []
@@ -145,22 +110,24 @@ def _synchronize(frames: Mapping[Modality, SensorFrame]) -> FrameSet | None:
     return synchronizer.take(stamp)
 
 
-def _encode(robot: TrafficGenerator, size: tuple[int, int], where: str, repeats: int) -> Iterator[BenchmarkResult]:
+def _encode(
+    robot: TrafficGenerator, size: tuple[int, int], where: str, repeats: int
+) -> Iterator[list[BenchmarkResult]]:
     """Time the preprocessors of all sensors together and of each sensor alone.
 
     Events alone are projected at infinity, since no sensor provides their depth.
     """
     preprocessors = make_preprocessors(DEFAULT_PREPROCESSORS)
-    picture, few = np.empty((3, *size), np.float32), max(repeats // 2, 3)
+    image, few = np.empty((3, *size), np.float32), max(repeats // 2, 3)
     for chosen in (MODALITIES, *((m,) for m in MODALITIES)):
         frames = {m: robot.frames[m] for m in chosen}
         moment = FrameSet(robot.frames[CAMERA].stamp, CAMERA, frames, dict.fromkeys(frames, 0))
         name = "four sensors to pictures" if len(chosen) > 1 else f"{chosen[0]} to a picture"
         work = partial(encode, moment, robot.rig, size, preprocessors)
-        yield compare(f"{name} {where}", work, few, bound=least_seconds(*[picture] * len(chosen)))
+        yield compare(f"{name} {where}", work, few, bound=least_seconds(*[image] * len(chosen)))
 
 
-def _decode(size: tuple[int, int], where: str, repeats: int) -> BenchmarkResult:
+def _decode(size: tuple[int, int], where: str, repeats: int) -> list[BenchmarkResult]:
     torch.manual_seed(0)
     logits = torch.randn(1, _CLASSES, size[0] // 4, size[1] // 4)
     return compare(
@@ -174,7 +141,7 @@ def _decode(size: tuple[int, int], where: str, repeats: int) -> BenchmarkResult:
 
 @torch.inference_mode()
 def _labels(logits: torch.Tensor, size: tuple[int, int]) -> object:
-    return [resize_nearest(picture, _CAMERA) for picture in argmax_with_confidence(logits, size).numpy()]
+    return [resize_nearest(image, _CAMERA) for image in argmax_with_confidence(logits, size).numpy()]
 
 
 @torch.inference_mode()
@@ -184,7 +151,7 @@ def _plain_labels(logits: torch.Tensor) -> object:
     return labels[0].byte().numpy(), (255 * confidence[0]).byte().numpy()
 
 
-def _publish(repeats: int) -> BenchmarkResult:
+def _publish(repeats: int) -> list[BenchmarkResult]:
     labels = np.zeros(_CAMERA, np.uint8)
     kind = message_class(_IMAGE)
     assert kind is not None

@@ -1,0 +1,133 @@
+"""The benchmarks of `mlesam bench` beside alternatives, bounds and memory; the source of benchmarks/results/.
+
+    python benchmarks/compare.py NAME [--repeats N] [--json FILE]
+
+NAME is `sensors` (OpenCV, NumPy), `sync` (the policy of message_filters), `model` (one sensor after the other with LoRA
+wrappers; the frozen encoder), `paths`, `node` (every topic subscribed; cv_bridge), or `training` (a plain loop). With
+`model` and `paths` go the options of `mlesam bench model`. Alternatives take turns in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import sensor_operations
+import torch
+import training_worker
+from baseline_model import BaselineModel
+from bounds import ceilings, network_work
+from counting import asked_bytes
+from stock_policy import StockPolicy
+
+from mlesam_ros.bench.measurement import BenchmarkResult
+from mlesam_ros.bench.model_benchmark import ModelBenchmark, Options, run_paths, synchronize
+from mlesam_ros.bench.sensor_benchmark import Push, run_sync
+from mlesam_ros.cli.bench import report
+from mlesam_ros.cli.common import prepare_own_domain
+from mlesam_ros.model.inference import InferenceOptions, prepare
+from mlesam_ros.pipeline import PRECISIONS, pick_device, pick_precision
+from mlesam_ros.types import MODALITIES
+
+_SLOP = 60_000_000  # ns
+
+
+def sensors(repeats: int) -> list[BenchmarkResult]:
+    """Preprocessing beside OpenCV and NumPy."""
+    return sensor_operations.run(repeats)
+
+
+def sync(repeats: int) -> list[BenchmarkResult]:
+    """The synchronizer beside the policy of message_filters on the same stream."""
+
+    def stock() -> Push:
+        policy = StockPolicy(MODALITIES, _SLOP)
+        return lambda now, frame: policy.push(frame.modality, frame.stamp)
+
+    return run_sync(repeats, ("stock greedy policy", stock))
+
+
+def model(repeats: int, options: Options) -> list[BenchmarkResult]:
+    """The network beside one sensor after the other, and the frozen encoder alone."""
+    network = options.network()
+    plain, frozen = BaselineModel(network, pick_device(options.device)), copy.deepcopy(network)
+    benchmark = ModelBenchmark(options, network)
+    device, dtype = benchmark.pipeline.device, PRECISIONS[benchmark.pipeline.precision]
+    prepare(frozen, device, dtype, InferenceOptions(merged=False))
+    batch = torch.stack(list(benchmark.images.values())).to(dtype)
+
+    def encoder_alone() -> None:
+        with torch.inference_mode():
+            frozen.backbone(batch)
+        synchronize(device)
+
+    top = ceilings(device, dtype, torch.get_num_threads())
+    frame = benchmark.frame(
+        repeats,
+        ("one sensor after the other, eager, LoRA wrappers, fp32", lambda: plain.infer(benchmark.images)),
+        ("the frozen encoder alone, same batch and precision", encoder_alone),
+        bound=top.least_seconds(*network_work(benchmark.pipeline.config, len(benchmark.images), dtype.itemsize)),
+        memory=partial(asked_bytes, device=device),
+    )
+    return [*frame, *benchmark.parts(repeats)]
+
+
+def paths(repeats: int, options: Options) -> list[BenchmarkResult]:
+    """Each inference optimization, with memory."""
+    return run_paths(repeats, options, partial(asked_bytes, device=pick_device(options.device)))
+
+
+def node(repeats: int) -> list[BenchmarkResult]:
+    """The node live, at two sizes, and its parts."""
+    prepare_own_domain()
+    import node_parts
+
+    return node_parts.run(repeats)
+
+
+def training(repeats: int) -> list[BenchmarkResult]:
+    """The training step beside the plain loop, its memory and scaling."""
+    return training_worker.run(repeats)
+
+
+def measured_ceilings(options: Options) -> dict[str, float]:
+    """Peak rates of the device in units of 10⁹ per second."""
+    device = pick_device(options.device)
+    dtype = PRECISIONS[pick_precision(options.precision, device)]
+    top = ceilings(device, dtype, torch.get_num_threads())
+    return {"gflops": round(top.flops / 1e9, 1), "gbytes": round(top.bytes / 1e9, 2)}
+
+
+BENCHMARKS: dict[str, Callable[[int], list[BenchmarkResult]]] = {
+    "sensors": sensors, "sync": sync, "node": node, "training": training,
+}  # fmt: skip
+NETWORK: dict[str, Callable[[int, Options], list[BenchmarkResult]]] = {"model": model, "paths": paths}
+
+
+def main() -> None:
+    """Run the benchmark that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name in (*BENCHMARKS, *NETWORK):
+        options = names.add_parser(name)
+        options.add_argument("--repeats", type=int, default=60)
+        options.add_argument("--json", help="file for the result, - for standard output; as text by default")
+    for name in NETWORK:
+        options = names.choices[name]
+        for option, value in vars(Options()).items():
+            options.add_argument(f"--{option}", type=int if option in ("size", "threads") else str, default=value)
+    given = vars(parser.parse_args())
+    name, repeats, target = given.pop("name"), given.pop("repeats"), given.pop("json")
+    command = f"python benchmarks/compare.py {name}"
+    if name in BENCHMARKS:
+        report(command, BENCHMARKS[name], repeats, target)
+        return
+    chosen = Options(**given)
+    run = partial(NETWORK[name], options=chosen)
+    report(command, run, repeats, target, chosen, ceilings=measured_ceilings(chosen))
+
+
+if __name__ == "__main__":
+    main()

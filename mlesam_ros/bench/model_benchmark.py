@@ -1,0 +1,155 @@
+"""Benchmarks of the network: all sensors in one batch, its stages and startup, and each inference optimization."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlesam_ros.bench.measurement import BenchmarkResult, PeakMemory, Timing, Work, interleaved, measure, row
+from mlesam_ros.model.backbones import HieraSpec, backbone_size
+from mlesam_ros.model.inference import ALL, REFERENCE, InferenceOptions, postprocess
+from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.pipeline import PRECISIONS, Pipeline, pick_device, pick_precision
+from mlesam_ros.types import AUTO, MODALITIES, Modality
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the network benchmarks, as in `mlesam bench model`; random weights do not affect the duration."""
+
+    backbone: str = "hiera_nano"
+    size: int = 256
+    precision: str = AUTO
+    device: str | None = None
+    threads: int | None = None
+
+    def network(self) -> MLESAM:
+        """Build the network with random weights, not prepared for inference."""
+        torch.manual_seed(0)
+        rank = 16 if self.backbone == "hiera_nano" else 32  # shipped checkpoint; paper
+        return MLESAM(MLESAMConfig(backbone=self.backbone, image_size=self.size, rank=rank))
+
+    def pipeline(self, network: MLESAM, inference: InferenceOptions) -> Pipeline:
+        """Create the pipeline that runs the network."""
+        return Pipeline(network, self.device, self.precision, self.threads, inference)
+
+    def images(self) -> dict[Modality, Tensor]:
+        """Random images: modality → (3, h, w) float32 on the device."""
+        device = pick_device(self.device)
+        return {m: torch.rand(3, self.size, self.size, device=device) for m in MODALITIES}
+
+    def config(self) -> dict[str, Any]:
+        """Return the options with the device, precision and threads that they select."""
+        device = pick_device(self.device)
+        used = {"device": device, "precision": pick_precision(self.precision, device)}
+        return {**asdict(self), **used, "threads": torch.get_num_threads(), "modalities": list(MODALITIES)}
+
+    @property
+    def name(self) -> str:
+        """Backbone and image size as text."""
+        return f"{self.backbone} {self.size}x{self.size}"
+
+
+def synchronize(device: str) -> None:
+    """Wait for a CUDA device; return immediately on the CPU."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+class ModelBenchmark:
+    """The pipeline of a network and images of all sensors."""
+
+    def __init__(self, options: Options, network: MLESAM | None = None) -> None:
+        """Create and warm up the pipeline; it takes over `network`, by default that of the options."""
+        network = network or options.network()
+        begun = time.perf_counter()
+        self.pipeline = options.pipeline(network, ALL)
+        self.pipeline.warm_up()
+        self._startup = time.perf_counter() - begun
+        self.images = options.images()
+        self._name = f"{options.name}, {len(self.images)} sensors, {self.pipeline.precision}"
+
+    def frame(
+        self, repeats: int, *others: tuple[str, Work], bound: float | None = None, memory: PeakMemory | None = None
+    ) -> list[BenchmarkResult]:
+        """Measure a frame of all sensors beside other implementations and the first sensor alone; see `measure`."""
+        first, image = next(iter(self.images.items()))
+        alone = f"the {first} alone", lambda: self.pipeline.infer({first: image})
+        work = partial(self.pipeline.infer, self.images)
+        return measure(self._name, work, repeats, *others, alone, bound=bound, memory=memory)
+
+    def parts(self, repeats: int) -> list[BenchmarkResult]:
+        """Measure the startup, and each stage with a device synchronization; on a GPU their sum exceeds the frame."""
+        network, dtype = self.pipeline.network, PRECISIONS[self.pipeline.precision]
+        images: Mapping[Modality, Tensor] = {m: image[None].to(dtype) for m, image in self.images.items()}
+        with torch.inference_mode():
+            features = network.features(images)
+            fused, _ = network.fuse(features.pyramid)
+            output, size = network.decode_heads(features), next(iter(self.images.values())).shape[-2:]
+        stages: dict[str, Work] = {
+            "encode": lambda: network.features(images),
+            "route": lambda: network.fuse(features.pyramid),
+            "decode": lambda: network.decode(fused),
+            "decide and read": lambda: postprocess(output, (size[0], size[1])),
+        }
+
+        def synchronized(stage: Work) -> None:
+            with torch.inference_mode():
+                stage()
+            synchronize(self.pipeline.device)
+
+        timings = interleaved([partial(synchronized, stage) for stage in stages.values()], repeats)
+        start = Timing(self._startup, self._startup, 0.0, 1)
+        parts = {**dict(zip(stages, timings, strict=True)), "from weights in memory to ready": start}
+        return [row(f"{self._name}: {part}", "ms", timing) for part, timing in parts.items()]
+
+
+def run(repeats: int, options: Options) -> list[BenchmarkResult]:
+    """Measure a frame of all sensors and of one, the stages and the startup."""
+    benchmark = ModelBenchmark(options)
+    return [*benchmark.frame(repeats), *benchmark.parts(repeats)]
+
+
+_DISABLED = {
+    "merged": "low-rank products beside the frozen ones",
+    "cache_pos_embed": "Hiera's positional code made for each picture",
+    "fused_rel_pos": "SAM 1's attention as Meta writes it",
+    "channels_last": "feature maps channel by channel",
+    "graphs": "every kernel launched by the host",
+    "precision": "fp32",
+    "all of these": "none of them, fp32, same batch",
+}
+"""Inference optimization → the implementation without it."""
+
+
+def run_paths(repeats: int, options: Options, memory: PeakMemory | None = None) -> list[BenchmarkResult]:
+    """Measure the inference optimizations that apply to backbone and device: all of them against all but one."""
+    images = options.images()
+    gpu = pick_device(options.device).startswith("cuda")
+    hiera = isinstance(backbone_size(options.backbone), HieraSpec)
+    applies = {"cache_pos_embed": hiera, "fused_rel_pos": not hiera, "graphs": gpu}
+    names = [field.name for field in fields(ALL) if applies.get(field.name, True)]
+    fp32 = replace(options, precision="fp32")
+    variants = {name: (options, replace(ALL, **{name: False})) for name in names}  # type: ignore[arg-type]
+    if options.config()["precision"] != "fp32":
+        variants["precision"] = fp32, ALL
+    variants["all of these"] = fp32, REFERENCE
+
+    def frame(options: Options, inference: InferenceOptions) -> Work:
+        pipeline = options.pipeline(options.network(), inference)
+        return lambda: pipeline.infer(images)
+
+    frames = [frame(options, ALL), *(frame(*variant) for variant in variants.values())]
+    ours, *peaks = [memory(work) for work in frames] if memory else [0] * len(frames)
+    timing, *others = interleaved(frames, repeats)
+    return [
+        row(f"{options.name}: {name}", "ms", timing, (_DISABLED[name], other), memory=[ours, peak] if memory else [])
+        for name, other, peak in zip(variants, others, peaks, strict=True)
+    ]
