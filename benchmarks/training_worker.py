@@ -132,6 +132,7 @@ def workers(step: dict[str, Any], count: int = 1, threads: int = 1, steps: int =
         environment = {**child_environment(), **{name: str(value) for name, value in variables.items()}}
         environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # the same copy of the package
+        environment["PYTHONSAFEPATH"] = ""  # the worker imports modules beside it
         command = [sys.executable, __file__, json.dumps({"threads": threads, "steps": steps, "step": step})]
         started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     outputs = [process.communicate()[0] for process in started]

@@ -405,5 +405,10 @@ def end_with_torchrun() -> None:
 
 
 def child_environment() -> dict[str, str]:
-    """Environment of a command of this package that ends with this process."""
-    return {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+    """Environment of a child process that imports this copy of the package and ends with this process.
+
+    The copy is the same in any working directory of the child.
+    """
+    paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1", PARENT_VARIABLE: str(os.getpid())}
+    return {**os.environ, **own}

@@ -138,8 +138,7 @@ def _wait(observer: RawSubscriber, done: Callable[[], bool], awaited: str) -> No
 @contextmanager
 def child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python module of this copy of the package in a child process that ends with the block."""
-    paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**child_environment(), "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    environment = child_environment()
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment, start_new_session=True)
     try:
         yield process

@@ -474,11 +474,7 @@ class _SweepPiece:
 
 
 class SweepGatherer:
-    """Joins the messages of one LiDAR, in order, into sweeps.
-
-    Attributes:
-        pieces: messages in the newest sweep; 1 for whole sweeps.
-    """
+    """Joins the messages of one LiDAR, in order, into sweeps."""
 
     def __init__(self, seconds: float = GATHER_AUTO) -> None:
         """Start without messages.
@@ -487,7 +483,6 @@ class SweepGatherer:
             seconds: duration of the messages of a sweep; 0 to leave messages unchanged, negative to detect it.
         """
         self._seconds = seconds
-        self.pieces = 1
         self._reset()
 
     def _reset(self) -> None:
@@ -518,7 +513,6 @@ class SweepGatherer:
         complete = self._seconds > 0 or self._is_sweep(arc)
         earlier = tuple(Piece(m.points, frame.stamp - m.stamp) for m in reversed(self._messages)) if complete else ()
         self._messages.append(message)
-        self.pieces = 1 + len(earlier)
         if not earlier:
             return frame
         middle = earlier[-1].lag // 2

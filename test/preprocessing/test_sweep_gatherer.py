@@ -218,8 +218,8 @@ def test_bag_with_pieces_gives_whole_turns_and_doctor_finding(tmp_path, parts):
         assert len(degrees(frame_set.frames[LIDAR])) == 6000
     checkup = diagnose_bag(path)
     assert [f for f in checkup.findings if f.severity == "error"] == []
-    told = [f.message for f in checkup.findings if "pieces" in f.message]
-    assert told == ([f"its sweeps are sent in pieces, {parts} to a turn, and are put together."] if parts > 1 else [])
+    told = [f.message for f in checkup.findings if f.message.startswith("each sweep")]
+    assert told == ([f"each sweep arrives in {parts} messages, which are merged."] if parts > 1 else [])
 
 
 @pytest.mark.parametrize("kind", ["nanoseconds", "seconds"])

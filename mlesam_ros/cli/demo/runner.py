@@ -73,7 +73,7 @@ class ChildProcess:
         with log.open("wb") as out:
             # In a new session, Ctrl-C reaches only the demo, which then stops its children in the right order.
             self._process = subprocess.Popen(
-                command, stdout=out, stderr=out, start_new_session=True, env=_environment()
+                command, stdout=out, stderr=out, start_new_session=True, env=child_environment()
             )
 
     def __enter__(self) -> ChildProcess:
@@ -117,13 +117,6 @@ class ChildProcess:
         """Join the last non-empty lines of the log into one line; `no output` for an empty log."""
         output = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
         return " / ".join([line.strip() for line in output if line.strip()][-lines:]) or "no output"
-
-
-def _environment() -> dict[str, str]:
-    """Environment in which a child process imports this copy of the package, whatever its working directory."""
-    package = str(Path(__file__).resolve().parents[3])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**child_environment(), "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
 
 class Recorder:
