@@ -23,7 +23,7 @@ SOURCES = [CHECKOUT / "setup.py", *sorted(path for f in FOLDERS for path in (CHE
 EXECUTES = {"eval", "exec", "compile", "__import__"}
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
 UNPICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-SAFE_LOADERS = {"_Loader", "_LaterWins"}  # of strict_yaml, by descent from SafeLoader
+SAFE_LOADERS = {"_StrictLoader"}  # of strict_yaml, by descent from SafeLoader
 
 
 def calls(path: Path) -> list[tuple[str, ast.Call]]:

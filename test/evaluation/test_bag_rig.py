@@ -101,7 +101,7 @@ def test_doctor_looks_up_moving_transforms_at_frame_times_and_its_remedy_helps(t
 
     path = write(tmp_path / "bag", each)
     lost = translations(replayed(path)[0]).count(None)
-    late = [f for f in found_by_doctor(path) if "cannot be placed at their time" in f.message]
+    late = [f for f in found_by_doctor(path) if "no transform is available at the time of" in f.message]
     assert (lost > 10, len(late)) == (named, named)
     if named:
         assert late[0].subject == LIDAR and "'lidar' to 'camera'" in late[0].message

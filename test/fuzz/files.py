@@ -92,7 +92,7 @@ def read_parameters(path: Path) -> bool:
     refused = 0
     for name, value in read_parameter_file(path, "/mlesam")[0].items():
         if name in ACCEPTED:
-            refused += is_refused(ACCEPTED[name].take, value)
+            refused += is_refused(ACCEPTED[name].validate, value)
     return refused > 0
 
 
