@@ -45,14 +45,14 @@ class Sent:
         """The message."""
         if self.modality == EVENT:
             return _events(self)
-        message = _content(self.modality, self.sample % _VARIANTS)
+        message = _content(self.modality, self.step % _VARIANTS)
         message.header = header_message(self.stamp, FRAMES[self.modality])
         return message
 
 
 def _events(sent: Sent) -> EventPacket:
     """The packet's stamp is that of its first event, 5 ms before the step."""
-    x, y, t, polarity = _event_content(sent.sample % _VARIANTS)
+    x, y, t, polarity = _event_content(sent.step % _VARIANTS)
     microseconds = t + sent.true // 1000 % 1_000_000
     packet = EventPacket(header=header_message(sent.stamp - _LENGTH * 1000, EVENT_FRAME), height=HEIGHT, width=WIDTH)
     packet.seq, packet.encoding = sent.number, "evt3"
