@@ -100,7 +100,7 @@ def offline(bag, weights):
         def __init__(self):
             self.masks = {}
 
-        def take(self, made):
+        def on_mask(self, made):
             self.masks[made.mask.stamp] = made.mask.labels, made.mask.used
 
     keeper = Keeper()
@@ -143,7 +143,7 @@ def test_live_counters_and_reasons_equal_offline_ones(weights, tmp_path):
         def __init__(self):
             self.used = {}
 
-        def take(self, made):
+        def on_mask(self, made):
             self.used[made.mask.stamp] = {m: counts["used"] for m, counts in made.counters.items()}
 
     bag, keeper = write(tmp_path / "bag", change, STEPS), Keeper()
