@@ -23,7 +23,7 @@ from mlesam_ros.resources import resource_path
 from mlesam_training.recipe import Recipe, from_mapping, recipe_dict
 from mlesam_training.state import TrainState
 from mlesam_training.train_run import EVALUATION, train
-from mlesam_training.trainer import LOG, STATE, _Writer
+from mlesam_training.trainer import LOG, STATE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCES = (str(CHECKOUT), str(CHECKOUT / "training"))
@@ -114,10 +114,14 @@ def test_full_disk_keeps_the_last_state(state, tmp_path):
 
 
 def test_full_disk_for_the_log_ends_the_run_with_an_error(recipe_file, tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
+    opened = Path.open
 
-    monkeypatch.setattr(_Writer, "__call__", full)
+    def full(path, mode="r", *args, **kwargs):
+        if path.name == LOG and mode == "a":
+            raise OSError(28, "No space left on device")
+        return opened(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(FileError, match=r"log\.jsonl needs .*No space left"):
         train(recipe_file, tmp_path)
 

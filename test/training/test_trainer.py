@@ -332,6 +332,9 @@ def test_steps_that_a_resumed_run_repeats_are_replaced(smoke, tmp_path):
             for step in range(first, 4 if first else 3):
                 log(step, loss, 1.0, 1.0)
     assert read(tmp_path)["loss"] == ([0, 1, 2, 3], [1, 1, 5, 5])
+    with training_log(tmp_path, 0, recipe) as log:  # a run that was ended before its first state, or --restart
+        log(0, 7.0, 1.0, 1.0)
+    assert read(tmp_path)["loss"] == ([0], [7])
 
 
 def test_missing_package_is_refused_before_anything_is_written(smoke, tmp_path, monkeypatch):

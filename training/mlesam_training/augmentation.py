@@ -13,6 +13,8 @@ as sparse are resampled by nearest neighbor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,11 +49,9 @@ class Augment:
         Returns:
             New tensors of the same shapes.
         """
-        samples = [self._sample(images, labels, b, generator) for b in range(len(labels))]
-        augmented = {name: torch.stack([sample[name] for sample, _ in samples]) for name in images}
-        return augmented, torch.stack([label for _, label in samples])
+        return _augment_each(self._sample, images, labels, generator)
 
-    def _sample(self, images: Images, labels: Tensor, b: int, generator: torch.Generator) -> tuple[Images, Tensor]:
+    def _sample(self, images: Images, labels: Tensor, generator: torch.Generator) -> tuple[Images, Tensor]:
         draw = torch.rand(6, generator=generator).tolist()
         height, width = labels.shape[-2:]
         zoom = 1 + draw[0] * (self.options.zoom - 1)
@@ -65,13 +65,13 @@ class Augment:
                 image = image.flip(-1)
             return resized(image, (height, width), mode)
 
-        out = {name: cut(image[b], "bilinear" if name == CAMERA else "nearest") for name, image in images.items()}
+        out = {name: cut(image, "bilinear" if name == CAMERA else "nearest") for name, image in images.items()}
         if CAMERA in out:
             out[CAMERA] = self._recolor(out[CAMERA], generator)
         for name in SPARSE:
             if name in out and self.options.thin:
                 out[name] = random_drop(out[name], draw[4] * self.options.thin, generator)
-        return out, cut(labels[b : b + 1], "nearest")[0]
+        return out, cut(labels[None], "nearest")[0]
 
     def _recolor(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Scale brightness, contrast and saturation of a normalized (3, H, W) image by a random factor each."""
@@ -129,9 +129,7 @@ class RandomCrops:
         Returns:
             Modality → (B, 3, crop, crop), and labels (B, crop, crop). Padding is blank and unlabeled.
         """
-        samples = [self._sample({m: p[b] for m, p in images.items()}, labels[b], generator) for b in range(len(labels))]
-        augmented = {name: torch.stack([sample[name] for sample, _ in samples]) for name in images}
-        return augmented, torch.stack([label for _, label in samples])
+        return _augment_each(self._sample, images, labels, generator)
 
     def _sample(self, images: Images, labels: Tensor, generator: torch.Generator) -> tuple[Images, Tensor]:
         draw = torch.rand(10, generator=generator).tolist()
@@ -142,12 +140,12 @@ class RandomCrops:
             images, labels = {m: image.flip(-1) for m, image in images.items()}, labels.flip(-1)
         if draw[5] < recipe.blur:
             sigma = draw[6] if recipe.sigma is None else recipe.sigma
-            images = {m: _blurred(p, sigma) if m in recipe.blurred else p for m, p in images.items()}
+            images = {m: _blurred(i, sigma) if m in recipe.blurred else i for m, i in images.items()}
         scale = recipe.scales[0] + draw[7] * (recipe.scales[1] - recipe.scales[0])
         height, width = _times(full_size(labels.shape, self._image_size, self._square), scale)
         top, left = (int(draw[8 + axis] * (max(side - crop, 0) + 1)) for axis, side in enumerate((height, width)))
         corner = (top, left)
-        cut = {m: self._cut(p, m, (height, width), corner) for m, p in images.items()}
+        cut = {m: self._cut(i, m, (height, width), corner) for m, i in images.items()}
         large = resized(labels[None], (height, width), "nearest")[0]
         return cut, _padded(large[top : top + crop, left : left + crop], crop, float(IGNORE))
 
@@ -179,12 +177,24 @@ class ResizeForEval:
     def __call__(self, images: Images, labels: Tensor) -> tuple[Images, Tensor]:
         """Resize (B, 3, H, W) images and (B, H, W) labels; crop the center square if the data set is `square`."""
         size = full_size(labels.shape, self._image_size, self._square)
-        large = {m: resized(p, size, "nearest" if m in self._sparse else "bilinear") for m, p in images.items()}
+        large = {m: resized(i, size, "nearest" if m in self._sparse else "bilinear") for m, i in images.items()}
         ground_truth = resized(labels, size, "nearest")
         if not self._square:
             return large, ground_truth
         rows, columns = (slice(edge, edge + self._image_size) for edge in ((n - self._image_size) // 2 for n in size))
-        return {m: p[..., rows, columns] for m, p in large.items()}, ground_truth[..., rows, columns]
+        return {m: i[..., rows, columns] for m, i in large.items()}, ground_truth[..., rows, columns]
+
+
+def _augment_each(
+    augment: Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]],
+    images: Images,
+    labels: Tensor,
+    generator: torch.Generator,
+) -> tuple[Images, Tensor]:
+    """Augment the samples of a batch one after the other, and stack the results."""
+    samples = [augment({m: i[b] for m, i in images.items()}, labels[b], generator) for b in range(len(labels))]
+    augmented = {m: torch.stack([sample[m] for sample, _ in samples]) for m in images}
+    return augmented, torch.stack([label for _, label in samples])
 
 
 def resized(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:

@@ -98,7 +98,7 @@ def _scalars(out: Path, first: int, recipe: Recipe) -> Iterator[Any]:
         return
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an optional package
 
-    with SummaryWriter(str(out / TENSORBOARD), purge_step=first or None) as writer:
+    with SummaryWriter(str(out / TENSORBOARD), purge_step=first) as writer:
         yield writer
 
 

@@ -213,7 +213,10 @@ def test_a_calibration_that_does_not_do(copy, spoil, error, word):
 def test_the_withheld_split_and_unknown_names(made):
     with pytest.raises(DatasetError, match="withholds"):
         Muses(made[0], "test")
-    for options, word in (({"weather": "sun"}, "snow"), ({"protocol": "any"}, "anyseg"), ({"source": "npz"}, "raw")):
+    for options, word in (
+        ({"weather": "sun"}, "snow"), ({"protocol": "any"}, "anyseg"), ({"source": "npz"}, "raw"),
+        ({"protocol": None}, "anyseg"), ({"source": None}, "raw"),
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match=word):
             Muses(made[0], "train", **options)
     with pytest.raises(DatasetError, match=r"train/snow/\*"):

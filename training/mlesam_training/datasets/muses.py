@@ -247,12 +247,13 @@ class Muses(FileDataset):
         """
         self.root, self.protocol, self._projected = Path(root), protocol, projected_folder
         for what, value, accepted in (
-            ("split", split, SPLITS), ("weather", weather, WEATHERS), ("time", time, TIMES),
-            ("source", source, SOURCES), ("protocol", protocol, PROTOCOLS),
+            ("split", split, SPLITS), ("source", source, SOURCES), ("protocol", protocol, PROTOCOLS),
             *(("modality of MUSES", m, tuple(FOLDERS)) for m in modalities),
         ):  # fmt: skip
-            if value is not None:
-                check_choice(what, value, accepted)
+            check_choice(what, value, accepted)
+        for what, condition, accepted in (("weather", weather, WEATHERS), ("time", time, TIMES)):
+            if condition is not None:
+                check_choice(what, condition, accepted)
         if split == "test":
             raise DatasetError("MUSES withholds the labels of its test split.", "Take val, or its benchmark server.")
         formats = {m: _UNSCALED if protocol == "anyseg" else _FORMATS[m] for m in modalities}
