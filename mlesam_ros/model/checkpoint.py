@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import zip_longest
@@ -527,7 +528,12 @@ def _check_labels(path: str | Path, theirs: LabelSpace, ours: LabelSpace) -> Non
             )
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of a checkpoint of any format.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or has no metadata.
+    """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}.")
     try:
@@ -546,10 +552,16 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         metadata = dict(json.loads(text))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"the metadata of {path} is not a JSON object: {error}.") from error
-    if metadata.get("format") == FORMAT - 1:
+    return metadata
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """Metadata of a checkpoint of this version's format, with all its keys."""
+    metadata = read_metadata(path)
+    if metadata.get("format") == 1:
         raise CheckpointError(
-            f"{path} is of checkpoint format {FORMAT - 1}; this version reads format {FORMAT}.",
-            f"Convert it: python -m mlesam_ros.model.convert_checkpoint {path} NEW.safetensors",
+            f"{path} is of checkpoint format 1; this version reads format {FORMAT}.",
+            f"Convert it: python3 -m mlesam_ros.model.convert_checkpoint {shlex.quote(str(path))} NEW.safetensors",
         )
     missing = {"format", "config", "base_sha256", "parameters", "metrics"} - set(metadata)
     if missing or metadata["format"] != FORMAT:

@@ -1,4 +1,4 @@
-"""Convert a checkpoint of format 1 to format 2: `python -m mlesam_ros.model.convert_checkpoint OLD NEW`.
+"""Convert a checkpoint of format 1 to format 2: `python3 -m mlesam_ros.model.convert_checkpoint OLD NEW`.
 
 Format 2 renames keys of the configuration. Tensors and all other metadata are unchanged.
 """
@@ -10,11 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from mlesam_ros.errors import CheckpointError, MlesamError, format_error
 from mlesam_ros.files import expand_path
-from mlesam_ros.model.checkpoint import FORMAT, METADATA_KEY, read_tensors, write_tensors
+from mlesam_ros.model.checkpoint import METADATA_KEY, read_metadata, read_tensors, write_tensors
 from mlesam_ros.model.model_config import MLESAMConfig
 
 RENAMED_KEYS = {"encoders": "preprocessors", "statistics": "normalization", "renormalise": "renormalize"}
@@ -29,24 +27,15 @@ def convert_checkpoint(old: Path, new: Path) -> None:
         new: file to write, ending in `.safetensors`; may equal `old`.
 
     Raises:
-        CheckpointError: `old` is unreadable, or not a checkpoint of format 1.
+        CheckpointError: `old` is unreadable, or not a complete checkpoint of format 1.
         ConfigError: the configuration of `old` is invalid.
         FileError: `new` cannot be written.
     """
-    tensors = read_tensors(old)
-    try:
-        with safe_open(old, "np") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(
-            f"{old} has no readable metadata: {error}.", "Give a checkpoint made by training."
-        ) from error
-    found = metadata.get("format") if isinstance(metadata, dict) else None
-    if found != 1 or not isinstance(metadata.get("config"), dict):
-        raise CheckpointError(
-            f"{old} is of checkpoint format {found}; only format 1 is converted.",
-            f"Format {FORMAT} needs no conversion.",
-        )
+    metadata, tensors = read_metadata(old), read_tensors(old)
+    if metadata.get("format") != 1:
+        raise CheckpointError(f"{old} is of checkpoint format {metadata.get('format')}; only format 1 is converted.")
+    if not isinstance(metadata.get("config"), dict):
+        raise CheckpointError(f"{old} has no configuration of a model.", "Give a checkpoint made by training.")
     metadata["format"] = 2
     metadata["config"] = {RENAMED_KEYS.get(key, key): value for key, value in metadata["config"].items()}
     MLESAMConfig.from_dict(metadata["config"])

@@ -65,7 +65,7 @@ def test_conversion_keeps_tensors_and_other_metadata(format_1, tmp_path):
     [
         ({"format": 2}, "only format 1 is converted"),
         ({"format": None}, "only format 1"),
-        ({"config": 3}, "only format 1"),
+        ({"config": 3}, "no configuration of a model"),
     ],
 )
 def test_other_files_are_refused_and_nothing_is_written(format_1, tmp_path, change, sentence):
