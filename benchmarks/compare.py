@@ -13,6 +13,11 @@ import argparse
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Any
+
+from mlesam_ros.resources import limit_blas_threads
+
+limit_blas_threads()  # as `mlesam` does, before NumPy is imported
 
 import sensor_operations
 import torch
@@ -92,12 +97,12 @@ def training(repeats: int) -> list[BenchmarkResult]:
     return training_worker.run(repeats)
 
 
-def measured_ceilings(options: Options) -> dict[str, float]:
+def measured_ceilings(options: Options) -> dict[str, Any]:
     """Peak rates of the device in units of 10⁹ per second."""
     device = pick_device(options.device)
     dtype = PRECISIONS[pick_precision(options.precision, device)]
     top = ceilings(device, dtype, torch.get_num_threads())
-    return {"gflops": round(top.flops / 1e9, 1), "gbytes": round(top.bytes / 1e9, 2)}
+    return {"ceilings": {"gflops": round(top.flops / 1e9, 1), "gbytes": round(top.bytes / 1e9, 2)}}
 
 
 BENCHMARKS: dict[str, Callable[[int], list[BenchmarkResult]]] = {
@@ -120,13 +125,15 @@ def main() -> None:
             options.add_argument(f"--{option}", type=int if option in ("size", "threads") else str, default=value)
     given = vars(parser.parse_args())
     name, repeats, target = given.pop("name"), given.pop("repeats"), given.pop("json")
+    if repeats < 1:
+        parser.error("--repeats must be at least 1")
     command = f"python benchmarks/compare.py {name}"
     if name in BENCHMARKS:
         report(command, BENCHMARKS[name], repeats, target)
         return
     chosen = Options(**given)
     run = partial(NETWORK[name], options=chosen)
-    report(command, run, repeats, target, chosen, ceilings=measured_ceilings(chosen))
+    report(command, run, repeats, target, chosen, partial(measured_ceilings, chosen))
 
 
 if __name__ == "__main__":

@@ -131,7 +131,9 @@ def _wait(observer: RawSubscriber, done: Callable[[], bool], awaited: str) -> No
     end = time.monotonic() + _MAX_WAIT
     while not done():
         if time.monotonic() > end:
-            raise MlesamError(f"no {awaited} from the node in {_MAX_WAIT:.0f} s.", "See the messages of mlesam demo.")
+            raise MlesamError(
+                f"no {awaited} from the node in {_MAX_WAIT:.0f} s.", "Run mlesam demo, and see node.log in its folder."
+            )
         observer.spin_for(0.1)
 
 

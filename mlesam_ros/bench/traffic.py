@@ -25,6 +25,7 @@ from mlesam_ros.files import end_with_named_parent
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.messages import CAMERA_INFO, EVENT_PACKET, IMAGE, POINT_CLOUD, TF_MESSAGE
 from mlesam_ros.preprocessing.evt3 import encode_evt3
 from mlesam_ros.ros.publishers import RawPublisher
 from mlesam_ros.simulation.export import INFO_TOPICS, TOPICS
@@ -39,13 +40,12 @@ _SWEEP = 50_000_000  # ns; a LiDAR at 20 Hz whose stamp is the start of the swee
 _SPEED = 15.0  # m/s
 _ODOMETRY = (80, 60, 40, 20, 0)  # ms before the stamp of the period
 _HIGH = 0x8000  # EVT3 word type EVT_TIME_HIGH: upper 12 of 24 bits of time
-_MARK = 0x1122_3344_5566_7788  # placeholder that is searched for in a serialized message
-_TRANSFORMS = "tf2_msgs/msg/TFMessage"
+_STAMP_MARK = 0x1122_3344_5566_7788  # stamp that is replaced in the serialized message before each publication
 _TYPES: dict[type, str] = {
-    CameraModel: "sensor_msgs/msg/CameraInfo",
-    RawImage: "sensor_msgs/msg/Image",
-    PointCloud: "sensor_msgs/msg/PointCloud2",
-    EventWindow: "event_camera_msgs/msg/EventPacket",
+    CameraModel: CAMERA_INFO,
+    RawImage: IMAGE,
+    PointCloud: POINT_CLOUD,
+    EventWindow: EVENT_PACKET,
 }
 
 
@@ -156,11 +156,11 @@ def _packets(frame: SensorFrame, events: EventWindow) -> Iterator[Packet]:
         evt3 = encode_evt3(events.x[part], events.y[part], microseconds[part], events.polarity[part])
         packet = _message(
             TOPICS[EVENT], EventWindow, int(events.t[part.start]) - events.end,
-            event_packet(1, frame.frame_id, size, _MARK, evt3),
+            event_packet(1, frame.frame_id, size, _STAMP_MARK, evt3),
         )  # fmt: skip
         found = packet.raw.tobytes()
         words = found.index(evt3.tobytes()) + 2 * np.flatnonzero(evt3.view("<u2") & 0xF000 == _HIGH)
-        at = found.index(_MARK.to_bytes(8, "little"))
+        at = found.index(_STAMP_MARK.to_bytes(8, "little"))
         yield Packet(packet.topic, packet.type_name, packet.offset, packet.raw, (number, len(parts)), at, words)
 
 
@@ -185,15 +185,15 @@ def _odometry(moment: int, start: int) -> bytes:
         meters = _SPEED * (stamp - start) / NANOSECONDS
         pose = Transform(np.eye(3), np.array([meters, 0.0, 0.0]))
         entries += transforms([("odom", "base_link", pose)], stamp)["transforms"]
-    return _packed(_TRANSFORMS, {"transforms": entries})
+    return _packed(TF_MESSAGE, {"transforms": entries})
 
 
 def drive(robot: TrafficGenerator) -> None:
     """Publish the robot's messages once per period, without end."""
     messages = robot.messages()
-    types = {"/tf": _TRANSFORMS, "/tf_static": _TRANSFORMS, **{m.topic: m.type_name for m in messages}}
+    types = {"/tf": TF_MESSAGE, "/tf_static": TF_MESSAGE, **{m.topic: m.type_name for m in messages}}
     with RawPublisher(types, latched=("/tf_static",), depth=64) as speaker:
-        speaker.publish("/tf_static", _packed(_TRANSFORMS, transforms(robot.rig.tree.static_transforms(), 1)))
+        speaker.publish("/tf_static", _packed(TF_MESSAGE, transforms(robot.rig.tree.static_transforms(), 1)))
         start = time.time_ns()
         for number, moment in enumerate(_moments(start)):
             speaker.publish("/tf", _odometry(moment, start))

@@ -110,11 +110,11 @@ def report(
     repeats: int,
     json: str | None,
     options: Options | None = None,
-    **facts: Any,
+    facts: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """Run a benchmark with so many repeats and write its result with the keys of docs/results.md, or print it.
 
-    `options` are those of a network benchmark, `facts` further entries of the result.
+    `options` are those of a network benchmark; `facts` returns further entries of the result, after the run.
     """
     from mlesam_ros.bench.measurement import device, versions
 
@@ -123,9 +123,9 @@ def report(
     typed = " ".join([command, *(f"--{name} {value}" for name, value in given.items() if value != usual[name])])
     load, rows = round(os.getloadavg()[0], 1), [row.to_dict() for row in run(repeats)]
     if json is not None:
-        facts = {"config": options.config() if options else {"repeats": repeats}, **facts, "rows": rows}
+        entries = {"config": options.config() if options else {"repeats": repeats}, **facts(), "rows": rows}
         machine = {"device": device(), "versions": versions(), "date": date.today().isoformat(), "load": load}
-        write_json({**machine, "command": typed, **facts}, json)
+        write_json({**machine, "command": typed, **entries}, json)
         return
     typer.echo(device())
     for row in rows:

@@ -1,9 +1,11 @@
 """benchmarks/: alternatives do the same work, memory is what is requested, and results have every key."""
 
 import json
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import compare
 import numpy as np
 import pytest
 import torch
@@ -64,7 +66,26 @@ def test_network_has_alternatives_bounds_and_memory():
     assert sum(row["alternative"] is not None for row in rows) == 3
     assert rows[0]["memory"] > 0.1 and 0 < rows[0]["bound"] < rows[0]["median"]
     assert all(row.alternative_memory > 0.1 for row in paths(1, options))
-    assert measured_ceilings(options)["gflops"] > 0
+    assert measured_ceilings(options)["ceilings"]["gflops"] > 0
+
+
+def test_ceilings_are_measured_with_the_threads_of_the_run(monkeypatch, tmp_path):
+    used, original, threads = [], compare.ceilings, torch.get_num_threads()
+    monkeypatch.setattr(compare, "ceilings", lambda *given: used.append(given[2]) or original(*given))
+    out = tmp_path / "model.json"
+    options = ["--repeats", "1", "--size", "64", "--threads", "1", "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["compare.py", "model", *options])
+    torch.set_num_threads(2)
+    try:
+        compare.main()
+    finally:
+        torch.set_num_threads(threads)
+    assert set(used) == {json.loads(out.read_text())["config"]["threads"]} == {1}
+
+
+def test_every_key_is_documented():
+    page = (CHECKOUT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert [key for key in sorted(KEYS) if f"`rows[].{key}`" not in page and f"`.{key}`" not in page] == []
 
 
 @pytest.mark.parametrize("name", sorted({*BENCHMARKS, *NETWORK, *(path.stem for path in RESULTS.glob("*.json"))}))
