@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mlesam_ros.bags.serialization import Fields, header, pixels, point_cloud
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
+from mlesam_ros.messages import IMAGE, POINT_CLOUD
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.sync import COUNTERS, USED
 from mlesam_ros.types import (
@@ -31,31 +32,31 @@ from mlesam_ros.types import (
 )
 from mlesam_ros.visualization import labeled_cloud, overlay, projected_cloud
 
-IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 STATUS, LABEL_SPACE = "mlesam_ros/msg/Status", "mlesam_ros/msg/LabelSpace"
 
 
 @dataclass(frozen=True, slots=True)
-class MaskTopic:
-    """Message type and description of a topic of `mask_messages`."""
+class InterfaceSpec:
+    """Type of a topic or service of the node, such as `sensor_msgs/msg/Image`, and description of its content."""
 
     type_name: str
     meaning: str
 
 
 MASK_TOPICS = {
-    "labels": MaskTopic(
+    "labels": InterfaceSpec(
         IMAGE,
         "mono8: class id per pixel, 255 if unlabeled; stamp and frame of the camera, size of the camera or of the "
         "network (`labels_resolution`).",
     ),
-    "confidence": MaskTopic(IMAGE, "mono8: probability of that class times 255."),
-    "overlay": MaskTopic(IMAGE, "rgb8: colors of the classes on the camera image, for display."),
-    "projected_lidar": MaskTopic(
+    "confidence": InterfaceSpec(IMAGE, "mono8: probability of that class times 255."),
+    "overlay": InterfaceSpec(IMAGE, "rgb8: colors of the classes on the camera image, for display."),
+    "projected_lidar": InterfaceSpec(
         IMAGE, "rgb8: LiDAR points on the camera image, red near and blue far, to check the calibration."
     ),
-    "semantic_points": MaskTopic(
-        CLOUD, "x y z intensity label rgb: LiDAR points in the camera's view with their class, in the LiDAR's frame."
+    "semantic_points": InterfaceSpec(
+        POINT_CLOUD,
+        "x y z intensity label rgb: LiDAR points in the camera's view with their class, in the LiDAR's frame.",
     ),
 }
 """Topic below the node's name → its description, for the messages of `mask_messages`."""

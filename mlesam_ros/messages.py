@@ -21,7 +21,7 @@ from mlesam_ros.preprocessing.event_stream import EventWindower
 from mlesam_ros.preprocessing.images import (
     CAMERA_LAYOUTS,
     DEPTH_LAYOUTS,
-    announces_16_bits,
+    declares_16_bits,
     decode_camera,
     find_significant_bits,
     image_view,
@@ -42,21 +42,23 @@ from mlesam_ros.types import (
     SensorFrame,
 )
 
-_IMAGE = "sensor_msgs/msg/Image"
-_COMPRESSED = "sensor_msgs/msg/CompressedImage"
-_CLOUD = "sensor_msgs/msg/PointCloud2"
-_PACKET = "event_camera_msgs/msg/EventPacket"
-_ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
+EVENT_PACKET = "event_camera_msgs/msg/EventPacket"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+TF_MESSAGE = "tf2_msgs/msg/TFMessage"
+_EVENT_ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
 
 MESSAGE_TYPES: dict[Modality, tuple[str, ...]] = {
-    CAMERA: (_IMAGE, _COMPRESSED),
-    DEPTH: (_IMAGE, _COMPRESSED),
-    EVENT: (_PACKET, *_ARRAYS, _IMAGE, _COMPRESSED),
-    LIDAR: (_CLOUD,),
+    CAMERA: (IMAGE, COMPRESSED_IMAGE),
+    DEPTH: (IMAGE, COMPRESSED_IMAGE),
+    EVENT: (EVENT_PACKET, *_EVENT_ARRAYS, IMAGE, COMPRESSED_IMAGE),
+    LIDAR: (POINT_CLOUD,),
 }
 """Modality → the supported message types, the preferred one first."""
 
-RAW_TYPES = frozenset(_ARRAYS)
+RAW_TYPES = frozenset(_EVENT_ARRAYS)
 """Types that are read from the serialized bytes, because deserialization creates an object for every event."""
 
 
@@ -104,7 +106,7 @@ class FrameReader:
     @property
     def counters(self) -> dict[str, int]:
         """Counters of an event camera's messages so far; empty for other types."""
-        return self._stream.counters if self.type_name == _PACKET or self.type_name in RAW_TYPES else {}
+        return self._stream.counters if self.type_name == EVENT_PACKET or self.type_name in RAW_TYPES else {}
 
     @property
     def found(self) -> dict[str, DetectedProperty]:
@@ -143,11 +145,11 @@ class FrameReader:
         return self._sweeps.gather(frame)
 
     def _payload(self, message: Any) -> RawImage | CompressedImage | PointCloud | EventWindow:
-        if self.type_name == _IMAGE:
+        if self.type_name == IMAGE:
             return self._with_significant_bits(_image(message, self.modality, self._unit))
-        if self.type_name == _COMPRESSED:
+        if self.type_name == COMPRESSED_IMAGE:
             return self._compressed(CompressedImage(message.format, _bytes(message.data), unit=self._unit))
-        if self.type_name == _CLOUD:
+        if self.type_name == POINT_CLOUD:
             return self._intensity.describe(replace(_cloud(message), time_unit=self._settings.time_unit))
         size = message.height, message.width
         return self._stream.push(
@@ -166,7 +168,7 @@ class FrameReader:
 
     def _compressed(self, image: CompressedImage) -> RawImage | CompressedImage:
         """Decode 16-bit camera images, since their significant bits require the samples; return others unchanged."""
-        if self.modality == DEPTH or not announces_16_bits(image.data):
+        if self.modality == DEPTH or not declares_16_bits(image.data):
             return image
         return self._with_significant_bits(decode_camera(image))
 

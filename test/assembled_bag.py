@@ -88,9 +88,8 @@ def assemble_real_bag(
             start = stamp_ns(first.message.header)
             lens = _event_lens(int(first.message.width), int(first.message.height))
             writer.add("/tf_static", "tf2_msgs/msg/TFMessage", start, _mounting(still, start), latched=True)
-            add_still = partial(
-                _add_still, writer, still, _image_file(Path(camera_lidar_folder)) if compressed else None
-            )
+            image_file = _image_file(Path(camera_lidar_folder)) if compressed else None
+            add_still = partial(_add_still, writer, still, image_file)
             frames, packets = _merge(writer, reader, topic, add_still, lens, progress)
         return Assembled(Path(out), frames, packets, tuple(reader.warnings))
 
@@ -148,11 +147,11 @@ def _image_file(folder: Path) -> Path:
     return next(path for path in folder.iterdir() if path.suffix in (".jpg", ".jpeg", ".png"))
 
 
-def _add_still(writer: BagWriter, still: CalibratedFrame, compressed: Path | None, stamp: int) -> None:
+def _add_still(writer: BagWriter, still: CalibratedFrame, image_file: Path | None, stamp: int) -> None:
     writer.add(INFO_TOPICS[CAMERA], _INFO, stamp, camera_info(stamp, CAMERA_FRAME, still.camera))
-    if compressed:
-        form = "png" if compressed.suffix == ".png" else "jpeg"
-        fields = {"header": header(stamp, CAMERA_FRAME), "format": form, "data": np.fromfile(compressed, np.uint8)}
+    if image_file is not None:
+        form = "png" if image_file.suffix == ".png" else "jpeg"
+        fields = {"header": header(stamp, CAMERA_FRAME), "format": form, "data": np.fromfile(image_file, np.uint8)}
         writer.add(COMPRESSED_TOPIC, "sensor_msgs/msg/CompressedImage", stamp, fields)
     else:
         plain = image(stamp, CAMERA_FRAME, still.image)

@@ -11,9 +11,9 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.evaluation.bag_outputs import unique_names
 from mlesam_ros.evaluation.plots import Line, heat_map, line_plot, presence_plot
-from mlesam_ros.evaluation.report import write_overview, write_report
+from mlesam_ros.evaluation.report import ReportSample, write_overview, write_report
 from mlesam_ros.evaluation.scores import MaskMetrics
-from mlesam_ros.labels import load_label_space
+from mlesam_ros.labels import LabelSpace
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDERS = ("mlesam_ros", "training", "launch", "requirements")
@@ -135,16 +135,20 @@ def pages(folder: Path, text: str) -> list[Tags]:
     sensor = {"topic": f"/{text}", "type": text, "unusable": 0, "skew_ms": milliseconds, **outcomes}
     row = {"bag": text, "masks": 1, "miou": None, "consistency": None, "latency_ms": milliseconds, "warnings": 1}
     figures = {
-        "bag": f"/{text}", "bag_sha256": text, "masks": 2, "sets": 2, "compared": 0, "miou": None, "confidence": 50.0,
-        "consistency": None, "latency_ms": milliseconds, "counters": outcomes, "per_class": {}, "class_shares": {},
-        "subsets": [], "nm": {}, "sensors": {text: sensor}, "warnings": [text],
+        "bag": f"/{text}", "bag_sha256": text, "masks": 2, "sets": 2, "compared": 1, "miou": 1.0, "confidence": 50.0,
+        "consistency": None, "latency_ms": milliseconds, "counters": outcomes, "per_class": {text: 1.0},
+        "class_shares": {text: 1.0}, "confusion": [[1, 0]],
+        "subsets": [{"sensors": [text], "miou": 1.0, "agreement": 1.0, "masks": 1}],
+        "any_modal": {"average": 1.0, "expected": {"0.1": 1.0}}, "emm": {}, "rmm": {}, "nm": {text: 1.0},
+        "sensors": {text: sensor}, "warnings": [text],
         "config": {text: text, "list": [text], "map": {text: [text]}}, "versions": {text: text},
     }  # fmt: skip
     masks = [
         MaskMetrics(n, (text,), {text: 0.0}, {text: {"camera": 1.0}}, 0.5, None, {"model": 0.01}) for n in range(2)
     ]
-    space = load_label_space("deliver")
-    write_report(folder / "one.html", figures, masks, [], space)
+    space = LabelSpace("deliver", (text,), ((1, 2, 3),))
+    sample = ReportSample(masks[0], None, {"mask": ""}, {"camera": ""}, None, (1, 1), None, [0])
+    write_report(folder / "one.html", figures, masks, [sample], space)
     write_overview(folder / "all.html", figures, [{**row, "report": f"{text}/"}, {"bag": text, "error": text}], space)
     return [Tags((folder / name).read_text()) for name in ("one.html", "all.html")]
 

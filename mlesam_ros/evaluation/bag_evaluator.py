@@ -188,15 +188,15 @@ class _BagEvaluation:
         config = pipeline.config
         parameters, space = options.parameters, config.label_space
         self.topics = find_evaluation_topics(reader, pipeline, options)
-        self._rig_builder = BagRig(reader, self.topics, parameters)
+        self._bag_rig = BagRig(reader, self.topics, parameters)
         window = pipeline.preprocessing.event_window
-        self.replay = Replay(reader, self.topics, self._rig_builder, space, parameters, options.outages, window)
+        self.replay = Replay(reader, self.topics, self._bag_rig, space, parameters, options.outages, window)
         self._at_camera_size = parameters.labels_resolution == CAMERA
         self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None
         self._robustness = RobustnessEvaluator(pipeline) if options.robustness else None
         self._scores = Scores(len(config.label_space), [listener.on_match for listener in self._listeners])
         self._warnings: dict[str, None] = {}
-        self._set_count = self._step_count = 0
+        self._set_count = self._ready_count = 0
 
     def process(self, step: FrameSet | GroundTruth) -> None:
         """Process a ready set, or ground-truth labels."""
@@ -204,8 +204,8 @@ class _BagEvaluation:
             if self._folder is None:
                 self._scores.add_ground_truth(step)
             return
-        self._step_count += 1
-        if (self._step_count - 1) % self._options.every == 0:
+        self._ready_count += 1
+        if (self._ready_count - 1) % self._options.every == 0:
             self._segment(step)
         else:
             self.replay.account.skip(step)
@@ -225,7 +225,7 @@ class _BagEvaluation:
         Raises:
             NoMasksError: no mask could be made.
         """
-        problems = {**self._rig_builder.problems, **self.replay.problems}
+        problems = {**self._bag_rig.problems, **self.replay.problems}
         warnings = [
             *self._reader.warnings,
             *self.topics.notes,

@@ -143,7 +143,7 @@ RESULT_BAG, REPORT, METRICS, CLOUDS = "result", "report.html", "metrics.json", "
 
 @dataclass(frozen=True)
 class Outputs:
-    """Output files to write besides `bag_metrics.json`.
+    """Output files to write besides `metrics.json`.
 
     Attributes:
         bag: whether to write the result bag.
@@ -173,7 +173,7 @@ def evaluate_to_folder(
     outputs: Outputs,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """Evaluate a bag and write its output files, except `bag_metrics.json`, to a folder.
+    """Evaluate a bag and write its output files, except `metrics.json`, to a folder.
 
     Args:
         folder: exists and is empty.

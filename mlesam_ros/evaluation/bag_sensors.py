@@ -16,7 +16,7 @@ from mlesam_ros.config import AUTO, CameraParameters, NodeParameters, initial_ri
 from mlesam_ros.errors import BagError, MlesamError, Problem
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.messages import MESSAGE_TYPES, type_problem
+from mlesam_ros.messages import CAMERA_INFO, MESSAGE_TYPES, TF_MESSAGE, type_problem
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.rig_builder import RigBuilder, is_static
 from mlesam_ros.types import (
@@ -34,7 +34,6 @@ from mlesam_ros.types import (
     SensorFrame,
 )
 
-CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 # Tokens of topic names: the parts between slashes, underscores, dots and hyphens.
@@ -278,7 +277,7 @@ class BagRig:
         self._infos: dict[str, list[Modality]] = {}  # aligned streams share a CameraInfo
         for modality, topic in topics.infos.items():
             self._infos.setdefault(topic, []).append(modality)
-        published = [topic for topic, kind in reader.topics.items() if kind == TRANSFORMS]
+        published = [topic for topic, kind in reader.topics.items() if kind == TF_MESSAGE]
         used = self._builder.choose_topics(published, images.values())
         self._reader, self._static = reader, {topic for topic in used if is_static(topic)}
         self.topics = {*self._infos, *used}

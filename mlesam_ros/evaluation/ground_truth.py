@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.errors import BagError, LabelError
+from mlesam_ros.errors import BagError, ImageError, LabelError
 from mlesam_ros.labels import LabelSpace, check_not_palette
 from mlesam_ros.preprocessing.images import PixelFormat, decode_compressed, image_view
 from mlesam_ros.types import CompressedImage, RawImage
@@ -121,7 +121,7 @@ class LabelFolder:
             offset: nanoseconds by which the stamps in the file names are late.
 
         Raises:
-            ImageError: the file is no image.
+            ImageError: the file cannot be read, or is no image.
             LabelError: an id that is neither a class nor 255.
         """
         stamp = time + offset
@@ -130,7 +130,13 @@ class LabelFolder:
         if abs(nearest - stamp) > tolerance:
             return None
         path = self._files[nearest]
-        return GroundTruth(time, _decode_png(np.fromfile(path, np.uint8), self._space, str(path)))
+        try:
+            labels = _decode_png(np.fromfile(path, np.uint8), self._space, str(path))
+        except OSError as error:
+            raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
+        except ImageError as error:
+            raise ImageError(f"{path}: {error.message}", error.remedy) from error
+        return GroundTruth(time, labels)
 
 
 def _decode_png(data: npt.NDArray[np.uint8], space: LabelSpace, source: str) -> Labels:

@@ -50,7 +50,7 @@ class Replay:
         self,
         reader: BagReader,
         topics: Topics,
-        calibration: BagRig,
+        bag_rig: BagRig,
         space: LabelSpace,
         parameters: NodeParameters | None = None,
         outages: Sequence[Outage] = (),
@@ -61,7 +61,7 @@ class Replay:
         Args:
             reader: the open bag.
             topics: of its sensors.
-            calibration: receives CameraInfo and TF messages during the replay.
+            bag_rig: receives CameraInfo and TF messages during the replay.
             space: label space of the ground-truth labels.
             parameters: of the sensors.
             outages: outages to simulate.
@@ -79,7 +79,7 @@ class Replay:
         self.warnings: list[str] = []
         self._senders: dict[str, list[str]] = {}
         self.elapsed = 0.0
-        self._reader, self._rig_builder, self._space = reader, calibration, space
+        self._reader, self._bag_rig, self._space = reader, bag_rig, space
         self._outages = _outages_by_topic(outages, topics)
         self._frames = {
             source.topic: frame_reader(parameters.sensor(m), m, source.type, event_window)
@@ -94,7 +94,7 @@ class Replay:
     @property
     def rig(self) -> Rig:
         """The rig learned so far."""
-        return self._rig_builder.rig
+        return self._bag_rig.rig
 
     def steps(self, start: float = 0.0, duration: float | None = None) -> Iterator[FrameSet | GroundTruth]:
         """Yield frame sets when they become ready, and ground-truth labels when they were recorded.
@@ -108,12 +108,12 @@ class Replay:
         last = None if duration is None else first + round(duration * NANOSECONDS)
         self._damaged_before = Counter(self._reader.damaged)
         if start > 0:
-            self._rig_builder.learn_until(first)
-        wanted = {*self._frames, *self._rig_builder.topics, *filter(None, [self._ground_truth_topic])}
+            self._bag_rig.learn_until(first)
+        wanted = {*self._frames, *self._bag_rig.topics, *filter(None, [self._ground_truth_topic])}
         for topic, _, recorded, message in self._reader.messages(wanted, first, last):
             self.elapsed = (recorded - begin) / NANOSECONDS
-            if topic in self._rig_builder.topics:
-                self._rig_builder.on_message(topic, message)
+            if topic in self._bag_rig.topics:
+                self._bag_rig.on_message(topic, message)
                 continue
             if (frames := self._frames.get(topic)) is None:
                 now = clock.advance(recorded)
@@ -175,7 +175,7 @@ class Replay:
             return
         if frame is not None:
             self._check_sender(topic, frame)
-            frame = self._rig_builder.bind(frame)
+            frame = self._bag_rig.bind(frame)
             self.synchronizer.push(frame, now)
             if now >= self._busy_until and (frame_set := self.synchronizer.take(now)) is not None:
                 self._taken_at = now

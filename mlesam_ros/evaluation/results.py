@@ -18,13 +18,11 @@ from mlesam_ros.bags.reader import Outage
 from mlesam_ros.bags.serialization import camera_info, pixels, transforms
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions
-from mlesam_ros.evaluation.bag_sensors import CAMERA_INFO, TRANSFORMS
 from mlesam_ros.evaluation.ground_truth import Labels
 from mlesam_ros.evaluation.scores import MaskListener, MaskMetrics, MaskRecord, Scores, percentiles_ms
 from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.mask_messages import (
-    IMAGE,
     LABEL_SPACE,
     MASK_TOPICS,
     STATUS,
@@ -33,6 +31,7 @@ from mlesam_ros.mask_messages import (
     mask_messages,
     status,
 )
+from mlesam_ros.messages import CAMERA_INFO, IMAGE, TF_MESSAGE
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.sync import COUNTERS
 from mlesam_ros.types import LIDAR, MODALITIES, Modality, PointCloud
@@ -365,4 +364,4 @@ class ResultBag(MaskListener):
         if new:
             self._written_frames.update(child for _, child, _ in new)
             stamp = record.mask.stamp
-            self._writer.add("/tf_static", TRANSFORMS, stamp, transforms(new, stamp), latched=True)
+            self._writer.add("/tf_static", TF_MESSAGE, stamp, transforms(new, stamp), latched=True)

@@ -19,12 +19,12 @@ from mlesam_ros.bags.serialization import deserialize
 from mlesam_ros.config import CameraParameters, NodeParameters, initial_rig
 from mlesam_ros.errors import PacketError, Problem, format_error
 from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.messages import CAMERA_INFO, TF_MESSAGE
 from mlesam_ros.rig_builder import RigBuilder, is_static
 from mlesam_ros.ros.subscribers import endpoint_name
 from mlesam_ros.types import MODALITIES, Modality, SensorFrame
 
 _OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
-_CAMERA_INFO, _TF_MESSAGE = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 _DEFAULT_TOPICS = {False: "/tf", True: "/tf_static"}
 """Whether transforms are static → default topic, used unless the sensors' namespace has its own."""
 
@@ -203,7 +203,7 @@ class CalibrationListener:
         defaults = {
             static: topic for static, topic in _DEFAULT_TOPICS.items() if node.resolve_topic_name(topic) == topic
         }
-        available = [t for t, types in node.get_topic_names_and_types() if _TF_MESSAGE in types]
+        available = [t for t, types in node.get_topic_names_and_types() if TF_MESSAGE in types]
         available = [topic for topic in available if node.count_publishers(topic)]
         followed = [topic for static in defaults for topic in self._transforms[static]]
         available += [
@@ -224,13 +224,13 @@ class CalibrationListener:
 
     def _on_camera_info(self, modality: Modality, sensor: CameraParameters, raw: bytes) -> None:
         topic = self._node.resolve_topic_name(sensor.info_topic)
-        self._keep(topic, _CAMERA_INFO, raw, False)
-        if (info := self._deserialize(topic, raw, _CAMERA_INFO)) is not None:
+        self._keep(topic, CAMERA_INFO, raw, False)
+        if (info := self._deserialize(topic, raw, CAMERA_INFO)) is not None:
             self._builder.on_camera_info(topic, modality, info)
 
     def _on_transforms(self, topic: str, static: bool, raw: bytes) -> None:
-        self._keep(topic, _TF_MESSAGE, raw, static)
-        if (message := self._deserialize(topic, raw, _TF_MESSAGE)) is not None:
+        self._keep(topic, TF_MESSAGE, raw, static)
+        if (message := self._deserialize(topic, raw, TF_MESSAGE)) is not None:
             self._builder.on_transforms(topic, message, static)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:

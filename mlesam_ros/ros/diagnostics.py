@@ -434,7 +434,7 @@ class DiagnosticBuilder:
         )
         values: dict[str, object] = {
             "topic": subscription.topic,
-            "type": subscription.type_name or "not previous yet",
+            "type": subscription.type_name or "not known yet",
             "rate_hz": f"{subscription.rate:.2f}",
             "silence_s": f"{subscription.silence:.3f}",
             "publishers": subscription.publishers,

@@ -24,7 +24,7 @@ from rosgraph_msgs.msg import Clock
 from mlesam_ros.bags.reader import BagReader, Outage
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError, ConfigError
-from mlesam_ros.messages import FrameReader, stamp_ns
+from mlesam_ros.messages import POINT_CLOUD, TF_MESSAGE, FrameReader, stamp_ns
 from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.point_cloud import move_times
 from mlesam_ros.ros.compat import message_class
@@ -35,8 +35,6 @@ Shift = Callable[[int], int]
 Restamper = Callable[[bytes, Shift], bytes]
 
 _HEADER = "std_msgs/msg/Header"
-_TRANSFORMS = "tf2_msgs/msg/TFMessage"
-_CLOUD = "sensor_msgs/msg/PointCloud2"
 _STAMP_START, _STAMP_END = 4, 12
 
 
@@ -53,9 +51,9 @@ def restamper(typestore: Typestore, type_name: str, time_unit: str = AUTO) -> Re
         type_name: message type, such as `sensor_msgs/msg/Image`.
         time_unit: unit of the times of points, as parameter `lidar.time_unit`.
     """
-    if type_name == _TRANSFORMS:
+    if type_name == TF_MESSAGE:
         return _Transforms(typestore)
-    if type_name == _CLOUD:
+    if type_name == POINT_CLOUD:
         return _Clouds(typestore, time_unit)
     _, fields = typestore.fielddefs[type_name]
     starts_with_header = bool(fields) and fields[0][1][1] == _HEADER
@@ -83,7 +81,7 @@ class _Clouds:
 
     def __init__(self, typestore: Typestore, time_unit: str) -> None:
         self._typestore = typestore
-        self._reader = FrameReader(LIDAR, _CLOUD, Preprocessing(gather=0.0, time_unit=time_unit))
+        self._reader = FrameReader(LIDAR, POINT_CLOUD, Preprocessing(gather=0.0, time_unit=time_unit))
 
     def __call__(self, raw: bytes, shift: Shift) -> bytes:
         moved = _patch_header(raw, shift)
@@ -96,7 +94,7 @@ class _Clouds:
 
     def _with_times(self, raw: bytes, shift: Shift) -> bytes:
         """Return the message with stamp and point times shifted; empty bytes if the points have no absolute times."""
-        message: Any = self._typestore.deserialize_cdr(raw, _CLOUD)
+        message: Any = self._typestore.deserialize_cdr(raw, POINT_CLOUD)
         old = stamp_ns(message.header)
         message.data = message.data.copy()
         cloud = self._reader.read(message).payload
@@ -105,7 +103,7 @@ class _Clouds:
             return b""
         stamp = message.header.stamp
         stamp.sec, stamp.nanosec = divmod(shift(old), NANOSECONDS)
-        return bytes(self._typestore.serialize_cdr(message, _CLOUD, little_endian=bool(raw[1] & 1)))
+        return bytes(self._typestore.serialize_cdr(message, POINT_CLOUD, little_endian=bool(raw[1] & 1)))
 
 
 class _Transforms:
@@ -116,13 +114,13 @@ class _Transforms:
 
     def __call__(self, raw: bytes, shift: Shift) -> bytes:
         try:
-            message: Any = self._typestore.deserialize_cdr(raw, _TRANSFORMS)
+            message: Any = self._typestore.deserialize_cdr(raw, TF_MESSAGE)
             for transform in message.transforms:
                 stamp = transform.header.stamp
                 old = stamp.sec * NANOSECONDS + stamp.nanosec
                 if old:
                     stamp.sec, stamp.nanosec = divmod(shift(old), NANOSECONDS)
-            return bytes(self._typestore.serialize_cdr(message, _TRANSFORMS))
+            return bytes(self._typestore.serialize_cdr(message, TF_MESSAGE))
         except Exception:  # play damaged messages, too; the subscriber reports the error
             return raw
 
@@ -258,7 +256,7 @@ class PlayOptions:
         loop: start again at the end, until stopped.
         clock: keep the recorded stamps and publish /clock, for nodes with `use_sim_time`; otherwise shift all stamps
             to the present.
-        drops: outages of sensors to simulate.
+        outages: outages of sensors to simulate.
         wait: maximum time in seconds to wait for subscribers before starting.
         listeners: topics that require a subscriber before playback starts; empty: one subscriber on any topic.
     """
@@ -266,7 +264,7 @@ class PlayOptions:
     rate: float = 1.0
     loop: bool = False
     clock: bool = False
-    drops: tuple[Outage, ...] = ()
+    outages: tuple[Outage, ...] = ()
     wait: float = 5.0
     listeners: tuple[str, ...] = ()
 
@@ -332,9 +330,11 @@ class Player:
         self._clock = node.create_publisher(Clock, "/clock", 10) if options.clock else None
         self._start = 0  # ns, monotonic clock
         self._clock_due = 0
-        for drop in options.drops:
-            if not any(drop.matches(topic) for topic in self._publishers):
-                raise ConfigError(f"drop {drop.target} matches no topic; the topics are {', '.join(self._publishers)}.")
+        for outage in options.outages:
+            if not any(outage.matches(topic) for topic in self._publishers):
+                raise ConfigError(
+                    f"drop {outage.target} matches no topic; the topics are {', '.join(self._publishers)}."
+                )
         for topic in options.listeners:
             if topic not in self._publishers:
                 raise ConfigError(f"listener {topic} matches no topic; the topics are {', '.join(self._publishers)}.")
@@ -437,7 +437,7 @@ class Player:
         if publisher is None:
             return
         seconds = message.offset / NANOSECONDS
-        if any(drop.suppresses(message.topic, seconds) for drop in self._options.drops):
+        if any(outage.suppresses(message.topic, seconds) for outage in self._options.outages):
             self.report.dropped[message.topic] += 1
             return
         publisher.publish(message.raw if self._clock else message.restamp(message.raw, self._shift(message)))

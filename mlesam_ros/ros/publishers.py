@@ -23,7 +23,7 @@ from mlesam_ros.bags.serialization import Fields, header
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.mask_messages import LABEL_SPACE, MASK_TOPICS, STATUS, label_space, mask_messages
+from mlesam_ros.mask_messages import LABEL_SPACE, MASK_TOPICS, STATUS, InterfaceSpec, label_space, mask_messages
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.diagnostics import message_of
 from mlesam_ros.types import FrameSet, Segmentation
@@ -33,19 +33,15 @@ ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True)
-class TopicSpec:
+class TopicSpec(InterfaceSpec):
     """A topic that the node publishes.
 
     Attributes:
-        type_name: message type, such as `sensor_msgs/msg/Image`.
-        meaning: description of the content.
         rate: how often it is published.
         when: condition under which it is computed, such as `ON_DEMAND`.
         latched: whether its durability is transient local.
     """
 
-    type_name: str
-    meaning: str
     rate: str = "per mask"
     when: str = ON_DEMAND
     latched: bool = False

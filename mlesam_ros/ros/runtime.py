@@ -388,7 +388,7 @@ class SegmentationRuntime:
             self._statistics.record_set(frame_set, (), {}, missing)
             return None
         used: tuple[Modality, ...] = ()
-        failure = Problem("")
+        failure = _NO_PROBLEM
         try:
             with self._pipeline_lock:
                 enlarge = self._parameters.labels_resolution == CAMERA
@@ -477,10 +477,11 @@ class SegmentationRuntime:
     def _blocking_reason(self) -> tuple[bytes, Problem] | None:
         if self._now() == 0:
             return PIPELINE_MESSAGES["no_time"].format()
-        if not self._calibration.missing:
+        missing = self._calibration.missing
+        if not missing:
             return None
         template = PIPELINE_MESSAGES["waiting_calibration" if self._waiting else "no_calibration"]
-        return template.format(missing=self._calibration.missing, waited=self._statistics.age)
+        return template.format(missing=missing, waited=self._statistics.age)
 
     def _missing_extrinsic(self, subscriber: SensorSubscriber) -> tuple[bytes, Problem] | None:
         """Return level and reason if the extrinsic of a received sensor frame is missing; None otherwise."""

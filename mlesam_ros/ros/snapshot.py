@@ -22,6 +22,7 @@ from std_srvs.srv import Trigger
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import CameraParameters, NodeParameters
 from mlesam_ros.errors import BagError, format_error
+from mlesam_ros.mask_messages import InterfaceSpec
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.types import MODALITIES, NANOSECONDS
 
@@ -155,22 +156,14 @@ def _write(contents: Sequence[BufferedMessage], path: Path, is_aborted: Callable
             bag.add_raw(message.topic, message.type_name, message.stamp, message.raw, message.latched)
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A service of the node, beside those of every lifecycle node."""
-
-    type_name: str
-    meaning: str
-
-
 SERVICES = {
-    "save_snapshot": Service(
+    "save_snapshot": InterfaceSpec(
         "std_srvs/srv/Trigger",
         "Writes the sensor messages, CameraInfo and TF of the last `snapshot_seconds` as a bag. The response has its "
         "path, or the reason for a failure.",
     ),
 }
-"""Service below the node's name → its description."""
+"""Service below the node's name, beside those of every lifecycle node → its description."""
 
 _MEGABYTE = 1_000_000
 _QUEUE_DEPTH = 20

@@ -24,6 +24,7 @@ from mlesam_ros.bags.serialization import camera_info, event_packet, image, poin
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.files import atomic_write, write_error
+from mlesam_ros.messages import CAMERA_INFO, EVENT_PACKET, IMAGE, POINT_CLOUD, TF_MESSAGE
 from mlesam_ros.preprocessing.depth import HHA
 from mlesam_ros.preprocessing.lidar import DeliverLidar
 from mlesam_ros.preprocessing.preprocessors import encode, make_preprocessors
@@ -37,9 +38,6 @@ TOPICS = {CAMERA: "/camera/image_raw", DEPTH: "/depth/image_raw", LIDAR: "/lidar
 """Modality → topic."""
 INFO_TOPICS = {CAMERA: "/camera/camera_info", DEPTH: "/depth/camera_info", EVENT: "/events/camera_info"}
 """Modality → CameraInfo topic."""
-_IMAGE, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
-_CLOUD, _PACKET = "sensor_msgs/msg/PointCloud2", "event_camera_msgs/msg/EventPacket"
-_TRANSFORMS = "tf2_msgs/msg/TFMessage"
 
 
 def write_simulated_bag(
@@ -69,7 +67,7 @@ def write_simulated_bag(
             sample = world.sample(index)
             if done == 0:
                 statics = transforms(world.rig.tree.static_transforms(), sample.stamp)
-                writer.add("/tf_static", _TRANSFORMS, sample.stamp, statics, latched=True)
+                writer.add("/tf_static", TF_MESSAGE, sample.stamp, statics, latched=True)
             _add_sample(writer, world, sample)
             if progress is not None:
                 progress(done + 1)
@@ -78,24 +76,24 @@ def write_simulated_bag(
 
 def _add_sample(writer: BagWriter, world: World, sample: SimFrame) -> None:
     stamp = sample.stamp
-    writer.add("/tf", _TRANSFORMS, stamp, transforms([(ODOM_FRAME, BASE_FRAME, sample.pose)], stamp))
+    writer.add("/tf", TF_MESSAGE, stamp, transforms([(ODOM_FRAME, BASE_FRAME, sample.pose)], stamp))
     for modality, topic in INFO_TOPICS.items():
         if modality not in sample.frames and modality != CAMERA:  # labels need the info of a dropped camera
             continue
         frame_id = EVENT_FRAME if modality == EVENT else CAMERA_FRAME
-        writer.add(topic, _INFO, stamp, camera_info(stamp, frame_id, world.rig.model(frame_id)))
+        writer.add(topic, CAMERA_INFO, stamp, camera_info(stamp, frame_id, world.rig.model(frame_id)))
     for modality, frame in sample.frames.items():
         if isinstance(frame.payload, RawImage):
-            writer.add(TOPICS[modality], _IMAGE, stamp, image(stamp, frame.frame_id, frame.payload))
+            writer.add(TOPICS[modality], IMAGE, stamp, image(stamp, frame.frame_id, frame.payload))
         elif isinstance(frame.payload, PointCloud):
             cloud = point_cloud(stamp, frame.frame_id, frame.payload.points)
-            writer.add(TOPICS[modality], _CLOUD, stamp, cloud)
+            writer.add(TOPICS[modality], POINT_CLOUD, stamp, cloud)
         else:
             packet = sample.packet_stamp, frame.frame_id, world.event_size, sample.index, sample.evt3
-            writer.add(TOPICS[modality], _PACKET, stamp, event_packet(*packet))
+            writer.add(TOPICS[modality], EVENT_PACKET, stamp, event_packet(*packet))
     height, width = sample.labels.shape
     labels = RawImage(height, width, "mono8", width, np.ascontiguousarray(sample.labels).reshape(-1))
-    writer.add(LABELS_TOPIC, _IMAGE, stamp, image(stamp, CAMERA_FRAME, labels))
+    writer.add(LABELS_TOPIC, IMAGE, stamp, image(stamp, CAMERA_FRAME, labels))
 
 
 Pixels = npt.NDArray[np.uint8]

@@ -108,18 +108,18 @@ def test_click_on_a_plot_shows_the_nearest_sample(page):
 @needs_browser
 def test_point_cloud_is_drawn_and_rotates(page):
     page.run(MOVE.format(0))
-    svg = """(() => {
+    brightness = """(() => {
         const c = document.querySelector('canvas');
         const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
         return data.reduce((sum, value, i) => (i % 4 < 3 && value > 60 ? sum + (i % 997) : sum), 0);
     })()"""
-    before = page.run(svg)
+    before = page.run(brightness)
     assert before > 0
     page.run("""(() => { const c = document.querySelector('canvas');
         c.setPointerCapture = () => {};
         const send = (type, x) => c.dispatchEvent(new PointerEvent(type, {pointerId: 1, clientX: x, clientY: 9}));
         send('pointerdown', 10); send('pointermove', 110); send('pointerup', 110); })()""")
-    assert page.run(svg) != before
+    assert page.run(brightness) != before
 
 
 @needs_browser

@@ -241,8 +241,9 @@ def written(result: dict[str, Any]) -> str:
     return (
         f"{result['minutes']:g} minutes on {result['device']} ({libraries}). Other work shared the cores: the "
         f"machine's load was {load[1]:.1f} in the median, {load[0]:.1f} to {load[2]:.1f}; the node itself took "
-        f"{result['node_cores']:.2f} cores. {result['offered_hz']:.1f} moments a second were offered and "
-        f"{result['masks_hz']:.1f} masks a second came: {totals['heard']} heard, {totals['complete']} of all sensors, "
+        f"{result['node_cores']:.2f} cores. {result['offered_hz']:.1f} sets per second were offered and "
+        f"{result['masks_hz']:.1f} masks per second were published: "
+        f"{totals['heard']} received, {totals['complete']} of all sensors, "
         f"{totals['missed']} missed by the listener, {totals['disordered']} out of order.\n\n"
         f"{table(heads, rows, range(1, 5))}\n"
         f"{table(('sensor', 'received', *_NAMED), fates, range(1, 7))}\n"

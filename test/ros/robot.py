@@ -38,12 +38,12 @@ def byte_array(data):
 class Robot:
     """Publishers of all sensors, CameraInfo and TF, controlled by the test.
 
-        Args:
-    node: node of the publishers.
-            qos: of the sensors.
-            frames: the sensor frames that TF knows.
-            infos: whether CameraInfo is published.
-            static: QoS of /tf_static.
+    Args:
+        node: node of the publishers.
+        qos: of the sensors.
+        frames: the sensor frames that TF knows.
+        infos: whether CameraInfo is published.
+        static: QoS of /tf_static.
     """
 
     def __init__(

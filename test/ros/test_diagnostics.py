@@ -29,7 +29,6 @@ def lidar(**changes):
         "type_name": "sensor_msgs/msg/PointCloud2",
         "received": 5,
         "lost": 0,
-        "refusal": "",
         "problem": None,
         "publishers": 1,
         "competing_publishers": [],
@@ -49,6 +48,12 @@ def test_sensor_without_problems_is_ok():
     status = report(lidar())
     assert (status.level, status.name, status.message) == (OK, "mlesam: lidar", "10.0 Hz on /lidar/points")
     assert {pair.key: pair.value for pair in status.values}["rate_hz"] == "10.00"
+
+
+def test_type_of_a_sensor_is_among_the_values():
+    """Without a subscription the type of the topic is not known."""
+    types = [{pair.key: pair.value for pair in report(lidar(type_name=name)).values}["type"] for name in (None, "a/B")]
+    assert types == ["not known yet", "a/B"]
 
 
 def test_decoder_counters_are_among_the_values():

@@ -8,7 +8,6 @@ from mlesam_ros.ros.snapshot import SERVICES
 
 
 def test_node_has_exactly_the_documented_topics_and_services(graph, weights):
-
     # By a name of its own: under mlesam the middleware may still know a node of an earlier test.
     node = graph.perception_node(weights, "documented")
     node.start()

@@ -160,7 +160,7 @@ def test_invalid_input_is_refused(bag, tmp_path):
     with pytest.raises(BagError, match="nowhere"):
         Playlist([tmp_path / "nowhere"])
     with pytest.raises(ConfigError, match=r"radar.*/camera/image_raw"):
-        play(Playlist([bag]), PlayOptions(drops=(Outage("radar"),)))
+        play(Playlist([bag]), PlayOptions(outages=(Outage("radar"),)))
     with pytest.raises(ConfigError, match="rate -1"):
         PlayOptions(rate=-1)
 
