@@ -91,8 +91,8 @@ def corrupted_features(
         intact: features of the uncorrupted images.
     """
     every = subsets(intact.modalities)
-    for (protocol, level), corruption in _KINDS.items():
-        corrupted = encode(corrupted_images(images, keys, corruption))
+    for (protocol, level), corrupt in _KINDS.items():
+        corrupted = encode(corrupted_images(images, keys, corrupt))
         if protocol == NM:
             yield Corruption(NM, (), level), corrupted
             continue

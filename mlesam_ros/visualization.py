@@ -112,8 +112,7 @@ def labeled_cloud_in_camera(
     return points, placed[index]
 
 
-_MAX_RANGE_M = 60.0  # m, limits of the color scale
-_MIN_RANGE_M = 2.0
+_MIN_RANGE_M, _MAX_RANGE_M = 2.0, 60.0  # limits of the color scale
 
 
 def projected_cloud(
@@ -140,9 +139,8 @@ def projected_cloud(
     if not len(projected.range):
         return image  # OpenCV colors no empty array
     # Logarithmic color scale: equal ratios of range get equal color steps.
-    nearness = 1 - np.log(np.clip(projected.range, _MIN_RANGE_M, _MAX_RANGE_M) / _MIN_RANGE_M) / np.log(
-        _MAX_RANGE_M / _MIN_RANGE_M
-    )
+    ranges = np.clip(projected.range, _MIN_RANGE_M, _MAX_RANGE_M)
+    nearness = 1 - np.log(ranges / _MIN_RANGE_M) / np.log(_MAX_RANGE_M / _MIN_RANGE_M)
     bgr = cv2.applyColorMap((40 + 200 * nearness).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
     image[projected.rows, projected.cols] = bgr.reshape(-1, 3)[:, ::-1]
     return image

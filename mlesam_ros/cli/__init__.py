@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from mlesam_ros.errors import format_error
+from mlesam_ros.errors import Problem, format_error
 from mlesam_ros.files import end_with_named_parent
 from mlesam_ros.resources import limit_blas_threads
 
@@ -107,7 +107,7 @@ def _flushed(code: int) -> int:
 
 def _report_error(error: Exception) -> int:
     """Print an exception as one line on stderr and return the exit code."""
-    code = USER_ERROR
+    code, message = USER_ERROR, ""
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("mlesam_ros"):
         message = f"the Python package {error.name} is required for this command and is not installed."
     elif isinstance(error, OSError) and error.strerror:
@@ -115,7 +115,9 @@ def _report_error(error: Exception) -> int:
         message = f"{path}{error.strerror}. Choose another path, or free space or change permissions there."
     else:
         code = BUG
-        problem = format_error(error)
-        message = f"unexpected error: {problem}. Run again with --debug for the traceback, and please report it."
+        message = Problem(
+            f"unexpected error: {format_error(error)}",
+            "Run again with --debug for the traceback, and please report it.",
+        )
     print(f"mlesam: {message}", file=sys.stderr)
     return code

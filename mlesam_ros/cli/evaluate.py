@@ -111,8 +111,8 @@ def evaluate(
 
         bags_only = {
             "threads": threads is not None, "calibration": calibration, "topic": topic, "labels": labels,
-            "start": start, "duration": duration, "every": every > 1, "real-time": real_time, "drop": drop,
-            "clouds": clouds,
+            "start": start, "duration": duration is not None, "every": every > 1, "real-time": real_time, "drop": drop,
+            "clouds": clouds, "no-bag": not bag_out, "no-report": not report,
         }  # fmt: skip
         refuse_bags_only(bags_only, parameters, params)
         config = dataset_config(dataset, bags, split, option or (), robustness, parameters)

@@ -178,12 +178,12 @@ def refuse_bags_only(options: Mapping[str, Any], parameters: NodeParameters, fil
     Raises:
         ConfigError: names the option, the `-p` rule, or the file and the parameter that it sets.
     """
-    rules = [(f"-p {name}", name) for name in sorted(parameters.overridden - _NETWORK_PARAMETERS)]
-    for typed, name in [*((f"--{name}", name) for name, value in options.items() if value), *rules]:
-        raise ConfigError(f"{typed} is for bags; a data set has no {name}.", f"Omit {typed}.")
+    rules = [f"-p {name}" for name in sorted(parameters.overridden - _NETWORK_PARAMETERS)]
+    for typed in [*(f"--{name}" for name, value in options.items() if value), *rules]:
+        raise ConfigError(f"{typed} is for bags, not for a data set.", f"Omit {typed}.")
     for name in sorted(parameters.given - parameters.overridden - _NETWORK_PARAMETERS):
         raise ConfigError(
-            f"{file} sets {name}, which is for bags; a data set has no {name}.",
+            f"{file} sets {name}, which is for bags, not for a data set.",
             f"Omit --params {file} and give --checkpoint and --base-weights.",
         )
 

@@ -71,8 +71,8 @@ def play(
     from mlesam_ros.ros.player import play as play_bags
 
     parameters = read_parameters(params, param, node)
-    drops = tuple(_on_topic(parse_outage(text), parameters) for text in drop or ())
-    options = PlayOptions(rate, loop, clock, drops, wait, tuple(listener or ()))
+    outages = tuple(_on_topic(parse_outage(text), parameters) for text in drop or ())
+    options = PlayOptions(rate, loop, clock, outages, wait, tuple(listener or ()))
     playlist = Playlist(bags, parameters)
 
     def on_start(report: PlayReport) -> None:

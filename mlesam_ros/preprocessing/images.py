@@ -19,7 +19,7 @@ from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.types import CompressedImage, RawImage
 
 MAX_PIXELS = 1 << 26
-"""Upper limit of the announced pixels, above any robot's camera."""
+"""Upper limit of the declared pixels, above any robot's camera."""
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _JPEG_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """JPEG frame headers, which hold the size."""
@@ -31,13 +31,13 @@ _PNG_BIT_DEPTH_BYTE = 24
 
 
 def check_declared_size(data: bytes) -> None:
-    """Reject a file that announces more data than it has or more than `MAX_PIXELS`; the decoder finds other damage.
+    """Reject a file that declares more data than it has or more than `MAX_PIXELS`; the decoder finds other damage.
 
     Args:
         data: the file.
 
     Raises:
-        ImageError: the file is neither JPEG nor PNG, announces too many pixels, or has a PNG chunk beyond its end.
+        ImageError: the file is neither JPEG nor PNG, declares too many pixels, or has a PNG chunk beyond its end.
     """
     if data.startswith(_PNG):
         size = _png_size(data)
@@ -50,7 +50,7 @@ def check_declared_size(data: bytes) -> None:
         raise ImageError(f"compressed image declares {size[0]}x{size[1]} pixels; at most {MAX_PIXELS} are accepted.")
 
 
-def announces_16_bits(data: npt.NDArray[np.uint8]) -> bool:
+def declares_16_bits(data: npt.NDArray[np.uint8]) -> bool:
     """Whether a file is a PNG of 16-bit samples, by its header (ISO/IEC 15948, 11.2.2)."""
     head = data[: _PNG_BIT_DEPTH_BYTE + 1].tobytes()
     return head.startswith(_PNG) and len(head) > _PNG_BIT_DEPTH_BYTE and head[_PNG_BIT_DEPTH_BYTE] == 16
@@ -177,7 +177,7 @@ def decode_compressed(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[An
 
 _RVL_HEADER_BYTES = 8
 _MAX_RVL_PIXELS = 1 << 25
-"""Upper limit of the announced pixels, above any depth sensor: a few bytes can encode any number of zeros."""
+"""Upper limit of the declared pixels, above any depth sensor: a few bytes can encode any number of zeros."""
 _MAX_RVL_GROUPS = 10
 """Groups of three bits in a number of 29 bits, the longest that a valid image needs."""
 _RVL_SHIFTS = np.arange(28, -1, -4, dtype=np.uint32)
@@ -287,7 +287,7 @@ _MOSAIC = re.compile(r"(bayer_(?:rggb|bggr|gbrg|grbg))(?:8|16)\b", re.IGNORECASE
 """Encoding of a Bayer mosaic at the beginning of `format`."""
 
 _MIN_DEPTH_M, _MAX_DEPTH_M = 1e-4, 1e5
-"""Meters. Range of valid depths; zeros, infinities and huge placeholder values lie outside."""
+"""Range of valid depths; zeros, infinities and huge placeholder values lie outside."""
 
 _YUV_TO_RGB = np.array([[1.164, 0.0, 1.596, -222.912], [1.164, -0.391, -0.813, 135.488], [1.164, 2.018, 0.0, -276.928]])
 """ITU-R BT.601, studio range (Y 16 to 235), as in OpenCV; the last column holds the offsets."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar
@@ -28,7 +27,7 @@ from mlesam_ros.preprocessing.events import EventCounts, EventPolarity, TimeSurf
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.preprocessing.lidar import DeliverLidar, RangeIntensityHeight
 from mlesam_ros.preprocessing.registration import FrameContext, wrong_payload
-from mlesam_ros.strict_yaml import short_repr
+from mlesam_ros.strict_yaml import check_choice, short_repr
 from mlesam_ros.types import (
     AUTO,
     CAMERA,
@@ -125,10 +124,7 @@ def make_preprocessors(
     preprocessors, replaced = {}, preprocessing.event_representation
     for modality, trained in names.items():
         name = replaced if modality == EVENT and replaced != AUTO else trained
-        if name not in PREPROCESSORS:
-            near = difflib.get_close_matches(name, PREPROCESSORS, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"there is no preprocessor {name!r}; {hint}accepted are {', '.join(PREPROCESSORS)}.")
+        check_choice("preprocessor", name, PREPROCESSORS)
         if PREPROCESSORS[name].modality != modality:
             raise ConfigError(
                 f"preprocessor {name} reads {PREPROCESSORS[name].modality}, not {modality}.", "Choose another."

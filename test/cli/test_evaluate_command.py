@@ -192,10 +192,12 @@ def test_bad_input_ends_in_one_sentence_without_files(evaluate, streets, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--topic", "camera:=/x"], "--topic is for bags; a data set has no topic. Omit --topic."),
-        (["--threads", "0"], "--threads is for bags; a data set has no threads. Omit --threads."),
-        (["-p", "camera.topic:=/x"], "-p camera.topic is for bags; a data set has no camera.topic. Omit -p"),
-        (["--params", "FILE"], "rig.yaml sets camera.topic, which is for bags; a data set has no camera.topic. Omit"),
+        (["--topic", "camera:=/x"], "--topic is for bags, not for a data set. Omit --topic."),
+        (["--no-bag"], "--no-bag is for bags, not for a data set. Omit --no-bag."),
+        (["--no-report"], "--no-report is for bags, not for a data set. Omit --no-report."),
+        (["--threads", "0"], "--threads is for bags, not for a data set. Omit --threads."),
+        (["-p", "camera.topic:=/x"], "-p camera.topic is for bags, not for a data set. Omit -p"),
+        (["--params", "FILE"], "rig.yaml sets camera.topic, which is for bags, not for a data set. Omit"),
         (["--params", "FILE", "-p", "lidar.offset:=0.1"], "-p lidar.offset is for bags"),
     ],
 )

@@ -1,4 +1,4 @@
-"""MaskTimes of points, from what real drivers write; what cannot be a sweep's times is refused in words."""
+"""Times of points in the formats of real drivers; values that cannot be times of a sweep are rejected."""
 
 import itertools
 

@@ -122,7 +122,7 @@ def test_registry_names_equal_class_names():
 
 
 def test_unknown_preprocessors_are_rejected():
-    with pytest.raises(ConfigError, match="'log_dept'; did you mean log_depth"):
+    with pytest.raises(ConfigError, match=r"preprocessor 'log_dept' is unknown; .*did you mean log_depth"):
         make_preprocessors({DEPTH: "log_dept"})
     with pytest.raises(ConfigError, match="preprocessor rgb reads camera, not depth"):
         make_preprocessors({DEPTH: "rgb"})

@@ -44,7 +44,7 @@ class View:
 
         Args:
             console: the output console.
-            witness: source of the displayed scores and status.
+            collector: source of the displayed scores and status.
             live: redraw in place instead of printing lines.
         """
         self._console = console
@@ -244,7 +244,7 @@ def write_results(
     """Write `metrics.json` and the images, print the table of phases and a summary line.
 
     Args:
-        witness: the collected masks and scores.
+        collector: the collected masks and scores.
         label_space: class names and colors.
         streets: the played bags, from which the camera images are read.
         folder: output folder.
