@@ -25,3 +25,9 @@ def test_what_is_imported_is_declared():
     manifest = ElementTree.parse(CHECKOUT / "package.xml").getroot()
     declared = {entry.text for tag in ("depend", "exec_depend") for entry in manifest.iter(tag)}
     assert {"rclpy", "sensor_msgs", "message_filters"} <= imported() <= declared
+
+
+def test_pip_brings_a_rich_that_draws_our_progress_bars():
+    """Tasks of unknown total came with 12.3; apt of Ubuntu 22.04 has 11."""
+    for path in ("pyproject.toml", "requirements/robot.txt"):
+        assert "rich>=12.3" in (CHECKOUT / path).read_text(encoding="utf-8")
