@@ -97,7 +97,7 @@ def overriding_arguments() -> list[DeclareLaunchArgument]:
     infos = "sensor_msgs/CameraInfo: intrinsics and size of the "
     return [
         overriding("checkpoint", "Expert weights, a .safetensors file that mlesam train wrote."),
-        overriding("base_weights", "Frozen backbone weights that the checkpoint was trained on."),
+        overriding("base_weights", "Frozen backbone weights of the checkpoint: a file, or a name of mlesam weights."),
         overriding("device", "Device of the network: cpu, cuda, cuda:1 and so on; auto: the first GPU, else the CPU."),
         overriding("precision", "Precision of the network.", choices=["", "auto", "fp32", "bf16", "fp16"]),
         overriding("calibration_file", "Rig file (YAML) for calibration that CameraInfo and TF do not contain."),

@@ -201,7 +201,10 @@ class NodeParameters:
         encoding=False,
     )
     base_weights: str = parameter(
-        "", "Frozen backbone weights; empty: the shipped ones that the checkpoint names.", path=True, encoding=False
+        "",
+        "Frozen backbone weights: a file, or a name of mlesam weights; empty: the shipped ones of the checkpoint.",
+        path=True,
+        encoding=False,
     )
     device: str = parameter(AUTO, "cpu, cuda, cuda:1 and so on; auto: the first GPU, else the CPU.", encoding=False)
     precision: str = parameter(

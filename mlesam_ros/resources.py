@@ -1,4 +1,4 @@
-"""Paths of installed files (configuration, label spaces, rigs, weights), and the number of BLAS threads."""
+"""Paths of installed files (configuration, label spaces, rigs, weights) and of the cache; number of BLAS threads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.files import expand_path
 
 # A source checkout has config/ beside the package; pip and colcon install it to <prefix>/share/mlesam_ros, and the
 # package below the same <prefix>. Walking up the parents finds either, without ament or environment variables.
@@ -29,6 +30,11 @@ def resource_path(relative: str) -> Path:
     raise ConfigError(
         f"{relative} is neither in a source checkout nor under share/mlesam_ros of this installation.", "Install again."
     )
+
+
+def cache_folder() -> Path:
+    """Cache folder of the user, according to the XDG Base Directory Specification."""
+    return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mlesam_ros"
 
 
 def limit_blas_threads() -> None:

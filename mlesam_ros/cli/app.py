@@ -9,9 +9,22 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
-from typer.models import CommandInfo
+from typer.models import CommandInfo, TyperInfo
 
-from mlesam_ros.cli import USER_ERROR, bench, demo, doctor, evaluate, info, node, play, sensors, simulate, train
+from mlesam_ros.cli import (
+    USER_ERROR,
+    bench,
+    demo,
+    doctor,
+    evaluate,
+    info,
+    node,
+    play,
+    sensors,
+    simulate,
+    train,
+    weights,
+)
 from mlesam_ros.cli.common import epilog, json_target
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.files import expand_path
@@ -73,14 +86,15 @@ def _expands_paths(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _commands(group: typer.Typer) -> Iterator[CommandInfo]:
+def _commands(group: typer.Typer) -> Iterator[CommandInfo | TyperInfo]:
     yield from group.registered_commands
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
+            yield from filter(None, [inner.typer_instance.registered_callback])
             yield from _commands(inner.typer_instance)
 
 
-for _module in (demo, node, play, evaluate, doctor, sensors, simulate, train, info, bench):
+for _module in (demo, node, play, evaluate, doctor, sensors, simulate, train, info, weights, bench):
     _module.register(app)
 for _command in _commands(app):
     if _command.callback is not None:

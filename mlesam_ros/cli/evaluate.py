@@ -53,7 +53,7 @@ def evaluate(
     param: ParamOption = None,
     node: NodeOption = NODE,
     checkpoint: Annotated[Path | None, typer.Option(help="Short for -p checkpoint:=FILE.")] = None,
-    base_weights: Annotated[Path | None, typer.Option(help="Short for -p base_weights:=FILE.")] = None,
+    base_weights: Annotated[Path | None, typer.Option(help="Short for -p base_weights:=FILE or NAME.")] = None,
     device: Annotated[str | None, typer.Option(help="Short for -p device:=cpu, cuda or cuda:1.")] = None,
     precision: Annotated[str | None, typer.Option(help="Short for -p precision:=fp32, bf16 or fp16.")] = None,
     threads: Annotated[int | None, typer.Option(help="Short for -p threads:=NUMBER.")] = None,

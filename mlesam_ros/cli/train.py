@@ -17,7 +17,7 @@ _EXAMPLES = epilog(
     "mlesam train config/training/street.yaml",
     "mlesam train my_recipe.yaml --out runs/mine --device cuda",
     "mlesam train config/training/street_short.yaml --ablation",
-    "mlesam train --recipe deliver --data /data/DELIVER --backbone sam2_hiera_base_plus.pt",
+    "mlesam train --recipe deliver --data /data/DELIVER --backbone sam2_hiera_base_plus",
     "torchrun --nproc-per-node 4 -m mlesam_ros.cli train my_recipe.yaml",
 )
 
@@ -37,7 +37,7 @@ def train(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the published data set; overrides the recipe.")] = None,
     backbone: Annotated[
-        Path | None, typer.Option(help="Frozen weights, such as Meta's SAM 2; overrides the recipe.")
+        Path | None, typer.Option(help="Frozen weights: a file, or a name of mlesam weights; overrides the recipe.")
     ] = None,
     params: ParamsOption = None,
     param: ParamOption = None,

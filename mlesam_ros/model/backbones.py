@@ -42,12 +42,10 @@ class BackboneSpec:
     """Row of the size table: fields of both families.
 
     Attributes:
-        files: names under which Meta publishes the weights; none for hiera_nano, which ships with this package.
         neck: D, the width of the semantic level and of the decoder.
         decoder_heads, decoder_mlp: of the decoder's transformer.
     """
 
-    files: tuple[str, ...] = field(kw_only=True, default=())
     neck: int = field(kw_only=True, default=256)
     decoder_heads: int = field(kw_only=True, default=8)
     decoder_mlp: int = field(kw_only=True, default=2048)
@@ -84,23 +82,19 @@ class ViTSpec(BackboneSpec):
     position: int = 64
 
 
-def _sam2(size: str) -> tuple[str, str]:
-    return f"sam2.1_hiera_{size}.pt", f"sam2_hiera_{size}.pt"
-
-
 # Meta's rows: facebookresearch/sam2, sam2/configs/sam2/*.yaml and the defaults of Hiera.__init__;
 # facebookresearch/segment-anything, segment_anything/build_sam.py and README.md.
 # fmt: off
 BACKBONES: dict[str, HieraSpec | ViTSpec] = {
     "hiera_nano":      HieraSpec( 32, 1, (1, 2,  4, 1), (5,),         (8, 4, 16, 8),  7,
                                  neck=96, decoder_heads=4, decoder_mlp=384),
-    "hiera_tiny":      HieraSpec( 96, 1, (1, 2,  7, 2), (5, 7, 9),    (8, 4, 14, 7),  7, files=_sam2("tiny")),
-    "hiera_small":     HieraSpec( 96, 1, (1, 2, 11, 2), (7, 10, 13),  (8, 4, 14, 7),  7, files=_sam2("small")),
-    "hiera_base_plus": HieraSpec(112, 2, (2, 3, 16, 3), (12, 16, 20), (8, 4, 14, 7), 14, files=_sam2("base_plus")),
-    "hiera_large":     HieraSpec(144, 2, (2, 6, 36, 4), (23, 33, 43), (8, 4, 16, 8),  7, files=_sam2("large")),
-    "vit_b":           ViTSpec( 768, 12, 12, (2, 5, 8, 11),   files=("sam_vit_b_01ec64.pth",)),
-    "vit_l":           ViTSpec(1024, 24, 16, (5, 11, 17, 23), files=("sam_vit_l_0b3195.pth",)),
-    "vit_h":           ViTSpec(1280, 32, 16, (7, 15, 23, 31), files=("sam_vit_h_4b8939.pth",)),
+    "hiera_tiny":      HieraSpec( 96, 1, (1, 2,  7, 2), (5, 7, 9),    (8, 4, 14, 7),  7),
+    "hiera_small":     HieraSpec( 96, 1, (1, 2, 11, 2), (7, 10, 13),  (8, 4, 14, 7),  7),
+    "hiera_base_plus": HieraSpec(112, 2, (2, 3, 16, 3), (12, 16, 20), (8, 4, 14, 7), 14),
+    "hiera_large":     HieraSpec(144, 2, (2, 6, 36, 4), (23, 33, 43), (8, 4, 16, 8),  7),
+    "vit_b":           ViTSpec( 768, 12, 12, (2, 5, 8, 11)),
+    "vit_l":           ViTSpec(1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h":           ViTSpec(1280, 32, 16, (7, 15, 23, 31)),
 }
 # fmt: on
 """Backbone name → sizes."""

@@ -20,11 +20,11 @@ from torch import Tensor
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.files import atomic_write, detect_file_type, write_error
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.model.backbones import BACKBONES, Backbone, backbone_size, build_backbone, on_meta_device
+from mlesam_ros.model.backbones import BACKBONES, Backbone, build_backbone, on_meta_device
 from mlesam_ros.model.decoder import MaskDecoder
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.resources import resource_path
+from mlesam_ros.model.weights import names_of, resolve_base_weights, resolve_weights
 from mlesam_ros.types import Modality
 
 ENCODER, DECODER, PROMPTS = "image_encoder.", "sam_mask_decoder.", "sam_prompt_encoder."
@@ -37,29 +37,6 @@ _SAM1_LAYERS = {".mlp.lin1.": ".mlp.layers.0.", ".mlp.lin2.": ".mlp.layers.1."}
 _HYPERNETWORK = "output_hypernetworks_mlps.{}.layers.{}.{}"
 
 
-def resolve_base_weights(backbone: str, path: str | Path | None) -> Path:
-    """Resolve the path of the frozen backbone weights.
-
-    Args:
-        backbone: a name in `BACKBONES`.
-        path: path given by the user; None for the weights that ship with this package.
-
-    Raises:
-        CheckpointError: this package ships no weights for that backbone; the message names the file to fetch.
-    """
-    if path is not None:
-        return Path(path)
-    try:
-        return resource_path(f"weights/{backbone}.safetensors")
-    except ConfigError as error:
-        if not backbone_size(backbone).files:
-            raise CheckpointError(f"weights/{backbone}.safetensors is missing.", "Install again.") from error
-        raise CheckpointError(
-            f"the weights of {backbone} do not come with this package.",
-            f"Give the path of {_files(backbone)}, the one that the experts were trained on.",
-        ) from error
-
-
 def load_base(model: MLESAM, path: str | Path) -> None:
     """Load a model's backbone weights; Meta's files also initialize the tensors that the decoder shares with SAM's.
 
@@ -67,7 +44,7 @@ def load_base(model: MLESAM, path: str | Path) -> None:
         CheckpointError: see `load_backbone`.
     """
     state = load_backbone(model.backbone, path)
-    model.base_weights = Path(path)
+    model.base_weights = resolve_weights(path)
     if any(name.startswith(DECODER) for name in state):
         init_decoder_from_sam(model.decoder, state, path)
 
@@ -77,22 +54,23 @@ def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
 
     Args:
         backbone: its weights are overwritten.
-        path: `.pt` or `.pth` as Meta publishes it, or this package's `.safetensors`.
+        path: path or name of weights: `.pt` or `.pth` as Meta publishes it, or this package's `.safetensors`.
 
     Returns:
         every tensor of the file, under SAM 2's names.
 
     Raises:
-        CheckpointError: the file is unreadable or of another architecture; the message lists the differing tensors, the
-            expected file and, where it is recognized, the backbone that the file belongs to.
+        CheckpointError: the file is unreadable or of another architecture; the message names the backbone that the file
+            belongs to, or lists the differing tensors.
     """
     state = to_sam2_keys(read_tensors(Path(path)))
     theirs = {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)}
     if differing := describe_key_mismatch(theirs, backbone.state_dict()):
         owner = next((name for name in BACKBONES if not describe_key_mismatch(theirs, _shapes(name))), None)
+        reason = f"but {owner}" if owner else f"of its {len(theirs)} tensors of base weights {differing}"
         raise CheckpointError(
-            f"{path} is not {backbone.name}{f' but {owner}' if owner else ''}: of its {len(theirs)} tensors of base "
-            f"weights {differing}; expected is {_files(backbone.name)}."
+            f"{path} is not {backbone.name}{' ' if owner else ': '}{reason}.",
+            f"Give {' or '.join(names_of(backbone.name))}.",
         )
     backbone.load_state_dict(theirs)
     return state
@@ -151,9 +129,13 @@ def base_sha256(backbone: Backbone) -> str:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a `.pt` or `.pth` (Meta's two layouts) or `.safetensors` file: tensors on the CPU, under the file's names.
 
+    Args:
+        path: path or name of weights, see `resolve_weights`.
+
     Raises:
         CheckpointError: the file is missing, truncated or of another format.
     """
+    path = resolve_weights(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -274,11 +256,6 @@ def _sam_shapes(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return needed
 
 
-def _files(backbone: str) -> str:
-    files = backbone_size(backbone).files
-    return "Meta's " + " or ".join(files) if files else f"weights/{backbone}.safetensors of this package"
-
-
 FORMAT = 2
 """Version of the metadata; see `mlesam_ros.model.convert_checkpoint`."""
 METADATA_KEY = "mlesam"
@@ -324,8 +301,9 @@ def load_checkpoint(
     """Build the model that a checkpoint describes, on the same base weights that it was trained on.
 
     Args:
-        path: a file written by `save_checkpoint`.
-        base_weights: Meta's `.pt`, or this package's `.safetensors`; None for the weights that ship with this package.
+        path: path or name of a file written by `save_checkpoint`.
+        base_weights: path or name of its backbone's weights, see `resolve_weights`; None for those that ship with this
+            package.
         label_space: label space that the caller requires; None to accept the checkpoint's.
 
     Returns:
@@ -485,10 +463,11 @@ def _check_compatible(path: str | Path, model: MLESAM, names: Sequence[str]) -> 
     exact = all(p.dtype == torch.float32 for p in model.backbone.parameters())
     found = model.base_sha256 if model.base_sha256 and not exact else base_sha256(model.backbone)
     if found != metadata["base_sha256"]:
+        others = names_of(config.backbone, without=model.base_weights)
         raise CheckpointError(
             f"{path} was trained on {config.backbone} weights with SHA-256 {metadata['base_sha256']}, but the ones "
             f"loaded have {found}.",
-            "Give the base weights it was trained on.",
+            f"Give the base weights it was trained on{', such as ' + others[0] if others else ''}.",
         )
     return config, found
 
@@ -531,9 +510,13 @@ def _check_labels(path: str | Path, theirs: LabelSpace, ours: LabelSpace) -> Non
 def read_metadata(path: Path) -> dict[str, Any]:
     """Read the metadata of a checkpoint of any format.
 
+    Args:
+        path: path or name of a checkpoint, see `resolve_weights`.
+
     Raises:
         CheckpointError: the file is missing, truncated, or has no metadata.
     """
+    path = resolve_weights(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}.")
     try:

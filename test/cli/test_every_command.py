@@ -45,7 +45,7 @@ def parse(line: str):
     own = line.partition(" | ")[0].rpartition("mlesam_ros.cli ")[-1]
     words = shlex.split(own.removeprefix("mlesam "))
     command, path = ROOT, []
-    while hasattr(command, "commands"):
+    while words and words[0] in getattr(command, "commands", ()):
         path.append(words[0])
         command = command.commands[words.pop(0)]
     return path, command.make_context(path[-1], words)

@@ -2,6 +2,7 @@ import argparse
 import copy
 import hashlib
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,13 +16,15 @@ from mlesam_ros.model.checkpoint import (
     describe_key_mismatch,
     load_backbone,
     load_base,
+    load_checkpoint,
     read_tensors,
-    resolve_base_weights,
     save_backbone,
+    save_checkpoint,
 )
 from mlesam_ros.model.decoder import ClassMLPs, MaskDecoder
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.model.weights import FOLDER_VARIABLE, PUBLISHED
 
 SIX = LabelSpace("six", tuple("abcdef"), ((0, 0, 0),) * 6)
 
@@ -143,9 +146,7 @@ class TestSam1sCheckpoint:
         assert torch.equal(model.decoder.class_tokens, first.mask_decoder.mask_tokens.weight[[1, 2, 3, 1, 2, 3]])
 
     def test_another_size_is_refused_by_name(self, first_file):
-        words = (
-            r"is not vit_b: of its 65 .* missing \(blocks\.10\..*another shape .*; expected is Meta's sam_vit_b_01ec64"
-        )
+        words = r"is not vit_b: of its 65 .* missing \(blocks\.10\..*another shape .*\. Give sam_vit_b\."
         with pytest.raises(CheckpointError, match=words), on_meta_device():
             load_backbone(build_backbone("vit_b"), first_file)
 
@@ -212,12 +213,27 @@ class TestMetasCheckpoint:
         assert decoder < theirs + 2 * 140_000  # two more hypernetworks than SAM's four
         assert trained < sum(p.numel() for p in sam2.parameters()) - sum(p.numel() for p in model.backbone.parameters())
 
-    def test_another_size_is_refused_with_the_tensors_that_differ(self, published):
-        with pytest.raises(
-            CheckpointError,
-            match=r"is not hiera_nano but hiera_tiny: .* of another shape .*; expected is weights/hiera_nano\.saf",
-        ):
+    def test_another_size_is_refused_by_name(self, published):
+        with pytest.raises(CheckpointError, match=r"tiny\.pt is not hiera_nano but hiera_tiny\. Give hiera_nano\."):
             load_backbone(build_backbone("hiera_nano"), published)
+
+    def test_the_other_generation_is_refused_by_name(self, first_file, shrunk_vit):
+        words = r"sam_vit\.pth is not hiera_tiny but vit_shrunk\. Give sam2\.1_hiera_tiny or sam2_hiera_tiny\."
+        with pytest.raises(CheckpointError, match=words):
+            load_backbone(build_backbone("hiera_tiny"), first_file)
+
+    def test_the_other_edition_of_sam2_is_refused_by_name(self, model, older, tmp_path):
+        save_checkpoint(tmp_path / "experts.safetensors", model)
+        with pytest.raises(CheckpointError, match=r"with SHA-256 .* such as sam2\.1_hiera_tiny\."):
+            load_checkpoint(tmp_path / "experts.safetensors", older[1])
+
+    def test_downloaded_weights_are_loaded_by_name(self, model, published, monkeypatch):
+        name = "sam2.1_hiera_tiny"
+        monkeypatch.setenv(FOLDER_VARIABLE, str(published.parent))
+        monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], size=published.stat().st_size))
+        other = MLESAM(MLESAMConfig(backbone="hiera_tiny", label_space=SIX, rank=2))
+        load_base(other, name)
+        assert other.base_weights == published and base_sha256(other.backbone) == base_sha256(model.backbone)
 
     def test_truncated_file_is_refused(self, published, tmp_path):
         cut = tmp_path / "cut.pt"
@@ -316,13 +332,6 @@ def test_a_decoder_that_is_not_sams_is_refused(tmp_path):
 def test_no_such_file(nano):
     with pytest.raises(CheckpointError, match=r"there is no weights file nowhere\.pt"):
         load_backbone(nano, "nowhere.pt")
-
-
-def test_weights_that_do_not_ship_are_named():
-    with pytest.raises(CheckpointError, match=r"sam2\.1_hiera_base_plus\.pt or sam2_hiera_base_plus\.pt"):
-        resolve_base_weights("hiera_base_plus", None)
-    with pytest.raises(CheckpointError, match=r"Meta's sam_vit_h_4b8939\.pth"):
-        resolve_base_weights("vit_h", None)
 
 
 class TestForeignFiles:

@@ -329,8 +329,8 @@ class Recipe:
         stage: `pretrain` trains a backbone; `experts` trains experts, routers and decoder on a frozen backbone.
         data: the data set; its key `kind` defaults to street.
         model: the model's configuration, see `mlesam_ros.model.model_config.MLESAMConfig`.
-        backbone: file of the frozen backbone's weights; for the stage `experts`.
-        start: weights file of an earlier run of the same stage, to start from instead of random weights.
+        backbone: file or name of the frozen backbone's weights, see `resolve_weights`; for the stage `experts`.
+        start: weights of an earlier run of the same stage, to start from instead of random weights.
         steps, batch: length of the run, and samples per step over all processes.
         epochs, warmup_epochs: length and warm-up in epochs, instead of `steps` and `warmup`.
         accumulate: number of parts of a batch (gradient accumulation).
@@ -409,7 +409,7 @@ class Recipe:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
         if self.stage == "experts" and not self.backbone:
-            raise ConfigError("a recipe of stage experts needs backbone: the file of the frozen backbone's weights.")
+            raise ConfigError("a recipe of stage experts needs backbone: the file or name of its frozen weights.")
 
 
 MUTABLE_KEYS = (

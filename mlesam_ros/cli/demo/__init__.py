@@ -25,7 +25,7 @@ def demo(
     checkpoint: Annotated[Path | None, typer.Option(help="Experts to use instead of the shipped ones.")] = None,
     base_weights: Annotated[
         Path | None,
-        typer.Option(help="Backbone that the experts were trained on."),
+        typer.Option(help="Backbone that the experts were trained on: a file or name."),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache folder of the rendered streets.")] = None,
     output: OutputOption = Path("runs"),

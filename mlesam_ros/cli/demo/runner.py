@@ -40,11 +40,12 @@ from mlesam_ros.cli.demo.collector import (
 )
 from mlesam_ros.cli.demo.display import View, write_results
 from mlesam_ros.errors import ConfigError, MlesamError
-from mlesam_ros.files import child_environment, expand_path
+from mlesam_ros.files import child_environment
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.checkpoint import describe_checkpoint
+from mlesam_ros.model.weights import SHIPPED, resolve_weights
 from mlesam_ros.progress import track
-from mlesam_ros.resources import resource_path
+from mlesam_ros.resources import cache_folder, resource_path
 from mlesam_ros.ros.subscribers import RawSubscriber
 from mlesam_ros.simulation.export import TOPICS
 from mlesam_ros.types import NANOSECONDS
@@ -224,11 +225,6 @@ class StreetRecording:
         ]  # fmt: skip
 
 
-def default_cache() -> Path:
-    """Cache folder of the user, according to the XDG Base Directory Specification."""
-    return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mlesam_ros"
-
-
 def recordings_for(scenes: Sequence[tuple[str, int]], side: int) -> list[StreetRecording]:
     """Return one recording per (daylight, steps), on streets with seeds that training does not use."""
     return [StreetRecording(daylight, steps, side, _FIRST_SEED + i) for i, (daylight, steps) in enumerate(scenes)]
@@ -323,11 +319,12 @@ class DemoRunner:
         """
         self.phases = make_phases(seconds)
         self._side = side
-        self._cache = cache or default_cache()
+        self._cache = cache or cache_folder()
         self._output = output
-        self._weights = {"checkpoint": checkpoint, "base_weights": base_weights}
+        weights = {"checkpoint": checkpoint, "base_weights": base_weights}
+        self._weights = {name: resolve_weights(given).resolve() for name, given in weights.items() if given}
         self._live = live
-        self._label_space = _label_space(checkpoint or resource_path("weights/street.safetensors"))
+        self._label_space = _label_space(self._weights.get("checkpoint", resource_path(SHIPPED["street"])))
 
     def run(self, quiet: bool) -> dict[str, Any]:
         """Run the demo and write its results.
@@ -408,8 +405,8 @@ class DemoRunner:
             observer.unsubscribe(ON_DEMAND)
 
     def _node_arguments(self) -> list[str]:
-        given = {name: path.resolve() for name, path in self._weights.items() if path is not None}
-        return ["node", "--ros-args", *(part for name, path in given.items() for part in ("-p", f"{name}:={path}"))]
+        given = (part for name, path in self._weights.items() for part in ("-p", f"{name}:={path}"))
+        return ["node", "--ros-args", *given]
 
     def _player_arguments(self, streets: list[Path], report: Path) -> list[str]:
         drops = [option for phase in self.phases if phase.drop for option in ("--drop", phase.drop)]
