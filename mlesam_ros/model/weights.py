@@ -82,8 +82,9 @@ class PublishedWeights:
 # facebookresearch/segment-anything, README.md, section Model Checkpoints.
 # Meta publishes no SHA-256; the six digits in the names of SAM 1's files begin their MD5. The ones below are beside the
 # same URLs in computational-cell-analytics/micro-sam: micro_sam/util.py at 00006fc (SAM 1) and micro_sam/v2/util.py at
-# 4f6cca8 (SAM 2). mazurowski-lab/SlicerSegmentWithSAM has the same for sam_vit_h and sam2_hiera_*.
-# Sizes: segment-anything-models-java/SAMJ, Sam2EnvManager.java (SAM 2), and dafne-imaging/dafne (SAM 1).
+# 4f6cca8 (SAM 2). mazurowski-lab/SlicerSegmentWithSAM, SegmentWithSAM.py at 09079a9, has the same for SAM 1 and 2.0.
+# Sizes: segment-anything-models-java/SAMJ, Sam2EnvManager.java, and dafne-imaging/dafne, sam_mask_refine.py (SAM 1).
+# That of sam2_hiera_base_plus is not in SAMJ; several public download scripts agree on it.
 # fmt: off
 PUBLISHED: dict[str, PublishedWeights] = {
     "sam2.1_hiera_tiny": PublishedWeights(
