@@ -15,11 +15,11 @@ import yaml
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import expand_path
 from mlesam_ros.strict_yaml import compose_yaml
+from mlesam_ros.types import NODE
 
 _MAX_VALUE_CHARACTERS = 120  # characters of a value in an error message
-_NODE = "mlesam"
 _MAX_TOPIC_CHARACTERS = 247  # characters; rmw's limit, 255 less 8 for the middleware's prefix
-_SUBSTITUTIONS = {"node": _NODE, "ns": "/", "namespace": "/"}
+_SUBSTITUTIONS = {"node": NODE[1:], "ns": "/", "namespace": "/"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def topic_fault(name: str) -> str | None:
         return reason
     if reason := _token_fault(name):
         return reason
-    full = f"/{_NODE}{name[1:]}" if name.startswith("~") else name
+    full = f"{NODE}{name[1:]}" if name.startswith("~") else name
     for word in re.findall(r"\{(\w*)\}", full):
         if word not in _SUBSTITUTIONS:
             return f"unknown substitution: {{{word}}}"
@@ -216,8 +216,6 @@ _PARAMETER_TYPES: dict[Any, _ParameterType] = {
 }
 
 
-NODE = "/mlesam"
-"""Default full name of the node whose sections are read."""
 _PARAMETERS = "ros__parameters"
 _TOKEN = r"[A-Za-z_][A-Za-z0-9_]*"
 _PART = r"[A-Za-z_/][A-Za-z0-9_/]*"

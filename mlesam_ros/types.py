@@ -26,6 +26,8 @@ MODALITIES: tuple[Modality, ...] = (CAMERA, DEPTH, EVENT, LIDAR)
 GROUND_TRUTH = "truth"
 """Name of the ground-truth labels in options that take a modality; not a parameter of the node."""
 
+NODE = "/mlesam"
+"""Default full name of the perception node."""
 AUTO = "auto"
 """Value of a setting that is determined from the messages."""
 NANOSECONDS = 1_000_000_000

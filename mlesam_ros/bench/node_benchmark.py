@@ -21,6 +21,7 @@ from mlesam_ros.bench.measurement import BenchmarkResult, row, summary
 from mlesam_ros.bench.traffic import PERIOD
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.files import child_environment
+from mlesam_ros.messages import IMAGE
 from mlesam_ros.ros.subscribers import RawSubscriber
 from mlesam_ros.types import NANOSECONDS
 
@@ -111,7 +112,7 @@ def drive(traffic: Sequence[str], seconds: float, topics: Mapping[str, str] | No
         node = stack.enter_context(child("mlesam_ros.cli", "node", "--ros-args", "--log-level", "fatal"))
         stack.enter_context(child(*traffic))
         observer = stack.enter_context(RawSubscriber(hear))
-        for topic, type_name in {STATUS: "mlesam_ros/msg/Status", LABELS: "sensor_msgs/msg/Image"}.items():
+        for topic, type_name in {STATUS: "mlesam_ros/msg/Status", LABELS: IMAGE}.items():
             observer.subscribe(topic, type_name)
         _wait(observer, lambda: run.complete > 0, "mask of all four sensors")
         ready = time.monotonic() - begun

@@ -17,9 +17,7 @@ import typer
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import atomic_write, check_writable, expand_path, is_standard_output
-from mlesam_ros.parameter_file import NODE
-from mlesam_ros.ros.middleware import check_environment, transport_environment
-from mlesam_ros.types import MODALITIES
+from mlesam_ros.types import MODALITIES, NODE
 
 if TYPE_CHECKING:
     from mlesam_ros.config import NodeParameters
@@ -73,6 +71,8 @@ def configure_ros_env() -> None:
     Raises:
         ConfigError: an environment variable has a value with which no ROS process starts.
     """
+    from mlesam_ros.ros.middleware import check_environment, transport_environment
+
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     check_environment()
     os.environ.update(transport_environment())

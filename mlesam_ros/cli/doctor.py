@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mlesam_ros.cli.common import (
-    NODE,
     CalibrationOption,
     JsonOption,
     ParamOption,
@@ -27,7 +26,7 @@ from mlesam_ros.cli.common import (
 )
 from mlesam_ros.errors import ERROR, NOTE, WARNING, BagError, Finding
 from mlesam_ros.parameter_file import read_node_parameters
-from mlesam_ros.progress import track
+from mlesam_ros.types import NODE
 
 if TYPE_CHECKING:
     from mlesam_ros.config import NodeParameters
@@ -102,6 +101,7 @@ def doctor(
 def _diagnose_bag(bag: Path, parameters: NodeParameters) -> DoctorReport:
     from mlesam_ros.bags.reader import BagReader
     from mlesam_ros.doctor.diagnosis import diagnose_bag
+    from mlesam_ros.progress import track
 
     with BagReader(bag) as reader:
         seconds = max(round((reader.end - reader.start) / 1e9), 1)
@@ -120,6 +120,7 @@ def _diagnose_bag(bag: Path, parameters: NodeParameters) -> DoctorReport:
 
 def _diagnose_live(settings: dict[str, Any], params: Path | None, node: str, seconds: float) -> DoctorReport:
     configure_ros_env()
+    from mlesam_ros.progress import track
     from mlesam_ros.ros.live_doctor import diagnose_live
 
     with track("listening", round(seconds), "seconds") as show:

@@ -9,7 +9,6 @@ import typer
 
 from mlesam_ros.cli import INTERRUPTED
 from mlesam_ros.cli.common import (
-    NODE,
     CalibrationOption,
     DropOption,
     JsonOption,
@@ -23,7 +22,7 @@ from mlesam_ros.cli.common import (
     read_topics,
     write_json,
 )
-from mlesam_ros.types import GROUND_TRUTH
+from mlesam_ros.types import GROUND_TRUTH, NODE
 
 _BAG_FAILED = 1
 """Exit code."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlesam_ros.cli.common import (
-    NODE,
     DropOption,
     JsonOption,
     NodeOption,
@@ -22,7 +21,7 @@ from mlesam_ros.cli.common import (
     write_json,
 )
 from mlesam_ros.progress import track
-from mlesam_ros.types import NANOSECONDS
+from mlesam_ros.types import NANOSECONDS, NODE
 
 if TYPE_CHECKING:
     from mlesam_ros.bags.reader import Outage

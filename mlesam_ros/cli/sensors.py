@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlesam_ros.cli.common import (
-    NODE,
     JsonOption,
     NodeOption,
     ParamOption,
@@ -23,6 +22,7 @@ from mlesam_ros.cli.common import (
 )
 from mlesam_ros.errors import ERROR, WARNING, BagError, ConfigError, Finding, Problem, worst
 from mlesam_ros.files import expand_path
+from mlesam_ros.types import NODE
 
 if TYPE_CHECKING:
     from mlesam_ros.cli.sensors_scene import Scene

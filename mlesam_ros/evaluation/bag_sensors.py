@@ -16,7 +16,7 @@ from mlesam_ros.config import AUTO, CameraParameters, NodeParameters, initial_ri
 from mlesam_ros.errors import BagError, MlesamError, Problem
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.messages import CAMERA_INFO, MESSAGE_TYPES, TF_MESSAGE, type_problem
+from mlesam_ros.messages import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, MESSAGE_TYPES, TF_MESSAGE, type_problem
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.rig_builder import RigBuilder, is_static
 from mlesam_ros.types import (
@@ -34,7 +34,7 @@ from mlesam_ros.types import (
     SensorFrame,
 )
 
-_IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_IMAGES = (IMAGE, COMPRESSED_IMAGE)
 
 # Tokens of topic names: the parts between slashes, underscores, dots and hyphens.
 _DEPTH_TOKENS = {"depth", "compresseddepth"}

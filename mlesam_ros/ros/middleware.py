@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 from mlesam_ros.errors import ConfigError, MlesamError, Problem
@@ -123,6 +122,8 @@ def transport_environment(environment: Mapping[str, str] | None = None) -> dict[
         return {}
     local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
     profile = str(_fit_profile(resource_path(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml")))
+    from importlib.metadata import version  # noqa: PLC0415 (8 ms of every start otherwise)
+
     renamed = int(version("rclpy").partition(".")[0]) >= _KILTED
     return {PROFILE_VARIABLES[0 if renamed else 1]: profile}
 

@@ -24,8 +24,9 @@ from rclpy.node import Node
 
 from mlesam_ros.config import section_warnings
 from mlesam_ros.errors import ConfigError, MlesamError
-from mlesam_ros.parameter_file import NODE, read_override, read_parameter_file
+from mlesam_ros.parameter_file import read_override, read_parameter_file
 from mlesam_ros.ros.middleware import REFUSED, check_environment, memory_problem, transport_environment
+from mlesam_ros.types import NODE
 
 _MALLOC = ((-3, 32 << 20), (-1, 256 << 20), (-2, 32 << 20))
 """Options of mallopt(3) in bytes: M_MMAP_THRESHOLD (its maximum), M_TRIM_THRESHOLD, M_TOP_PAD (extra per request)."""

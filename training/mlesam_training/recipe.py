@@ -15,10 +15,9 @@ from mlesam_ros.bags.recovery import is_storage
 from mlesam_ros.config import NodeParameters, load_parameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import expand_path
-from mlesam_ros.parameter_file import NODE
 from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
 from mlesam_ros.strict_yaml import check_choice, read_yaml
-from mlesam_ros.types import MODALITIES
+from mlesam_ros.types import MODALITIES, NODE
 from mlesam_training.datasets import DATASETS
 
 T = TypeVar("T")

@@ -18,9 +18,11 @@ import numpy.typing as npt
 
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.mask_messages import LABEL_SPACE, STATUS
+from mlesam_ros.messages import CAMERA_INFO, IMAGE, POINT_CLOUD, TF_MESSAGE
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.simulation.export import LABELS_TOPIC
-from mlesam_ros.types import CAMERA, LIDAR, MODALITIES, NANOSECONDS, Modality
+from mlesam_ros.types import CAMERA, LIDAR, MODALITIES, NANOSECONDS, NODE, Modality
 
 STEP_NS = NANOSECONDS // 10
 """Nanoseconds between two simulation steps."""
@@ -256,21 +258,19 @@ def _percent(confusion: Confusion) -> float | None:
     return None if np.isnan(confusion.miou_present) else round(100 * confusion.miou_present, 2)
 
 
-NODE = "/mlesam"
 GROUND_TRUTH = LABELS_TOPIC
-IMAGE = "sensor_msgs/msg/Image"
 RECORDED_TOPICS = {
     f"{NODE}/labels": IMAGE,
     f"{NODE}/confidence": IMAGE,
-    f"{NODE}/status": "mlesam_ros/msg/Status",
-    f"{NODE}/label_info": "mlesam_ros/msg/LabelSpace",
+    f"{NODE}/status": STATUS,
+    f"{NODE}/label_info": LABEL_SPACE,
     GROUND_TRUTH: IMAGE,
-    "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
-    "/tf": "tf2_msgs/msg/TFMessage",
-    "/tf_static": "tf2_msgs/msg/TFMessage",
+    "/camera/camera_info": CAMERA_INFO,
+    "/tf": TF_MESSAGE,
+    "/tf_static": TF_MESSAGE,
 }
 """Topic → type of the topics that are subscribed throughout the demo."""
-ON_DEMAND = {f"{NODE}/overlay": IMAGE, f"{NODE}/semantic_points": "sensor_msgs/msg/PointCloud2"}
+ON_DEMAND = {f"{NODE}/overlay": IMAGE, f"{NODE}/semantic_points": POINT_CLOUD}
 """Topic → type of outputs that the node computes only while subscribed; subscribed around the middle of each phase."""
 LATCHED = {f"{NODE}/label_info", "/tf_static"}
 

@@ -30,7 +30,6 @@ from mlesam_ros.cli.common import new_run_dir
 from mlesam_ros.cli.demo.collector import (
     GROUND_TRUTH,
     LATCHED,
-    NODE,
     ON_DEMAND,
     RECORDED_TOPICS,
     STEP_NS,
@@ -48,7 +47,7 @@ from mlesam_ros.progress import track
 from mlesam_ros.resources import cache_folder, resource_path
 from mlesam_ros.ros.subscribers import RawSubscriber
 from mlesam_ros.simulation.export import TOPICS
-from mlesam_ros.types import NANOSECONDS
+from mlesam_ros.types import NANOSECONDS, NODE
 
 _STOP_TIMEOUT_S = 5.0  # after each of SIGINT, SIGTERM and SIGKILL
 
