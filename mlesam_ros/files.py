@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import stat
 import sys
 import threading
@@ -300,7 +299,7 @@ def exclusive_folder(folder: Path, kind: str) -> Iterator[None]:
         )
     try:
         os.truncate(lock, 0)
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}
+        owner = {"pid": os.getpid(), "host": os.uname().nodename, "command": " ".join(sys.argv)}
         os.write(lock, json.dumps(owner).encode())
         _remove_temp_files(folder)
         yield
@@ -360,7 +359,7 @@ def _is_alive(owner: dict[str, Any]) -> bool:
     """Whether the process of a lock file may still run; always true for another host."""
     if not owner or owner.get("pid") == os.getpid():
         return False
-    return owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int) or _exists(owner["pid"])
+    return owner.get("host") != os.uname().nodename or not isinstance(owner.get("pid"), int) or _exists(owner["pid"])
 
 
 def _exists(process: int) -> bool:

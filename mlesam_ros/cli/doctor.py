@@ -25,7 +25,6 @@ from mlesam_ros.cli.common import (
     write_json,
 )
 from mlesam_ros.errors import ERROR, NOTE, WARNING, BagError, Finding
-from mlesam_ros.parameter_file import read_node_parameters
 from mlesam_ros.types import NODE
 
 if TYPE_CHECKING:
@@ -79,6 +78,8 @@ def doctor(
     """
     parameters = read_parameters(params, param, node, topic, calibration_file=calibration)
     if bag is None:
+        from mlesam_ros.parameter_file import read_node_parameters
+
         given = read_node_parameters(params, param or (), node)
         rules = {name: given.values[name] for name in given.overridden}
         known = {name: value for name, value in parameters.values().items() if name in parameters.overridden}

@@ -20,7 +20,6 @@ from mlesam_ros.cli.common import (
     read_parameters,
     write_json,
 )
-from mlesam_ros.progress import track
 from mlesam_ros.types import NANOSECONDS, NODE
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ def play(
     """
     configure_ros_env()
     from mlesam_ros.bags.reader import parse_outage
+    from mlesam_ros.progress import track
     from mlesam_ros.ros.player import Playlist, PlayOptions
     from mlesam_ros.ros.player import play as play_bags
 

@@ -11,7 +11,6 @@ import typer
 from mlesam_ros.cli.common import JsonOption, configure_ros_env, epilog, format_help, write_json
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.files import write_error
-from mlesam_ros.progress import track
 
 _EXAMPLES = epilog(
     "mlesam simulate street/",
@@ -71,6 +70,7 @@ def simulate(
 
 
 def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], moments: int, side: int) -> None:
+    from mlesam_ros.progress import track
     from mlesam_ros.simulation.export import write_simulated_bag
     from mlesam_ros.simulation.world import World
 
@@ -90,6 +90,7 @@ def _write_deliver(
     root: Path, split: str, seeds: range, conditions: tuple[str, str], moments: range, side: int, drop: list[str]
 ) -> int:
     """Write the scenes in DELIVER's layout and return the number of frames."""
+    from mlesam_ros.progress import track
     from mlesam_ros.simulation.export import write_deliver_scene
     from mlesam_ros.simulation.weather import FAULTS, WEATHERS, fault_name, weather_name
     from mlesam_ros.simulation.world import World
