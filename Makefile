@@ -6,6 +6,8 @@
 # make soak    the node for an hour beside ten readings a second of each sensor, watched (MINUTES=... for less,
 #              PAGE=docs/reliability.md to put the table there)
 # make fuzz    100,000 damaged messages and files at every reader (CASES=... for more, SEED=... for others)
+# make coverage  the tests, then a table of the lines that they did not run
+# make package   a wheel, checked; from it alone, in an empty environment, the node on a played bag, and the demo
 # make lock    write down versions and hashes of what requirements/ leads to       (UPGRADE=1 for newer versions)
 # make clean   remove what was built; distclean removes the virtual environments as well
 #
@@ -52,7 +54,7 @@ say = @printf '==> %s\n' '$(1)'
 
 # One thing after the other, whatever -j says: the last line of a test run is pytest's.
 .NOTPARALLEL:
-.PHONY: run test pytest faults fuzz soak setup lint lock clean distclean
+.PHONY: run test pytest coverage faults fuzz soak package setup lint lock clean distclean
 
 run: setup
 	@$(BIN)/mlesam demo $(ARGS)
@@ -64,6 +66,9 @@ test: lint pytest
 pytest: setup
 	$(call say,pytest on ROS 2 $(ROS_DISTRO))
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) $(TESTS)
+
+coverage: setup
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term-missing:skip-covered $(ARGS) $(TESTS)
 
 fuzz: setup
 	$(call say,$(CASES) damaged messages and files of seed $(SEED): the table below is in build/fuzz, too)
@@ -77,9 +82,14 @@ soak: setup
 	$(call say,$(MINUTES) minutes of traffic at 10 Hz)
 	@$(BIN)/python test/reliability/soak.py --minutes $(MINUTES) $(PAGED)
 
+package: setup
+	$(call say,wheel)
+	@$(BIN)/python tools/fresh_install.py --ros $(ROS_DISTRO) $(PAGED)
+
 lint: setup
 	$(call say,ruff)
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	$(call say,mypy)
 	@$(BIN)/mypy
 

@@ -1,7 +1,8 @@
 """The pip way to what CMakeLists.txt lays down: the same messages, modules, executables and shared files.
 
-colcon never reads this file. pip reads it, and runs the same CMakeLists.txt for the messages, so an environment with
-ROS from wheels gets the layout of a ROS installation: `ros2 launch` and `rclpy` find everything in it.
+colcon never reads this file. pip reads it and runs the same CMakeLists.txt for the messages, with the ROS that is
+sourced or that lies in this environment as wheels. Afterwards the environment has the layout of a ROS installation.
+Without ROS, everything but the node and the messages is installed.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+from fnmatch import fnmatch
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -24,8 +26,11 @@ os.chdir(ROOT)
 NAME, TRAINING = "mlesam_ros", "mlesam_training"
 BUILD = Path("build")
 INTERFACES = Path(NAME) / "interfaces"
-SHARED = ("config", "launch", "weights", "msg")
-REQUIRE_MESSAGES = "MLESAM_REQUIRE_MESSAGES"
+SITE_PACKAGES = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+DIST_PACKAGES = SITE_PACKAGES.replace("lib", "local/lib", 1).replace("site", "dist")  # Humble on Ubuntu
+_SOURCED = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+PREFIXES = list(dict.fromkeys(Path(prefix) for prefix in (sys.prefix, *_SOURCED) if prefix))
+"""This environment, then the ROS installations and overlays that are sourced."""
 
 
 class Modules(build_py):
@@ -33,88 +38,72 @@ class Modules(build_py):
 
     def run(self) -> None:
         if not self.editable_mode:
-            for package in (NAME, TRAINING):
-                shutil.rmtree(Path(self.build_lib) / package, ignore_errors=True)
+            shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
 
 
 class Messages(build_ext):
-    """Generates and compiles the message types, and hands them to the wheel."""
+    """Generates and compiles the message types, and adds them to the wheel."""
 
     def run(self) -> None:
-        if find_spec("rosidl_generator_py") is None:
-            if os.environ.get(REQUIRE_MESSAGES):
-                raise SystemExit("this Python has no rosidl_generator_py: install the ROS wheels or source ROS first.")
-            print("no ROS in this Python: mlesam_ros is installed without its node and messages", file=sys.stderr)
-            return
         prefix = built_messages()
-        modules = next(prefix.glob("lib/python*/site-packages"))
-        for path in sorted(p for p in prefix.rglob("*") if p.is_file()):
-            if path.is_relative_to(modules):
-                self._take_module(path, path.relative_to(modules))
-            else:
+        modules = prefix / SITE_PACKAGES
+        for path in files(prefix):
+            if not path.is_relative_to(modules):
                 self.distribution.data_files.append((str(path.parent.relative_to(prefix)), [str(path)]))
-
-    def _take_module(self, path: Path, module: Path) -> None:
-        if path.suffix == ".c" or "egg-info" in module.parts[0] or module == Path(NAME, "__init__.py"):
-            return
-        target = Path(self.build_lib) / module
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, target)
+            elif path.suffix in (".py", ".so") and path != modules / NAME / "__init__.py":
+                target = Path(self.build_lib, path.relative_to(modules))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, target)
 
     def get_outputs(self) -> list[str]:
         return []
 
 
 def built_messages() -> Path:
-    """The prefix with the compiled messages, built unless one of the same sources, Python and ROS lies there."""
+    """The prefix with the compiled messages, built unless one of the same sources, Python and ROS is there."""
     foreign = [path.parent.name for path in sorted(INTERFACES.glob("*/msg")) if is_missing(path.parent.name)]
     prefix = ROOT / BUILD / "messages" / fingerprint(foreign)
     if prefix.is_dir():
         return prefix
     work = prefix.with_suffix(f".{os.getpid()}")
-    environment = {**os.environ, "AMENT_PREFIX_PATH": os.pathsep.join([sys.prefix, *ament_prefixes()])}
     options = {
         "MLESAM_FOREIGN": ";".join(foreign),
         "BUILD_TESTING": "OFF",
         "Python3_EXECUTABLE": sys.executable,
         "CMAKE_PREFIX_PATH": sys.prefix,
+        "PYTHON_INSTALL_DIR": SITE_PACKAGES,
     }
     for command in (
         ["cmake", "-S", "cmake/pip", "-B", work / "build", *(f"-D{name}={value}" for name, value in options.items())],
         ["cmake", "--build", work / "build", "--parallel", str(os.cpu_count())],
         ["cmake", "--install", work / "build", "--prefix", work / "prefix"],
     ):
-        subprocess.run(list(map(str, command)), check=True, env=environment)
+        subprocess.run(list(map(str, command)), check=True, env=build_environment())
     (work / "prefix").rename(prefix)
     shutil.rmtree(work)
     return prefix
 
 
+def build_environment() -> dict[str, str]:
+    """The variables of this process, with ROS's modules on the path, which pip hides while it builds in isolation."""
+    modules = [str(prefix / folder) for prefix in PREFIXES for folder in (SITE_PACKAGES, DIST_PACKAGES)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONNOUSERSITE"}
+    paths = {"AMENT_PREFIX_PATH": map(str, PREFIXES), "PYTHONPATH": modules}
+    return {**environment, **{name: os.pathsep.join(values) for name, values in paths.items()}}
+
+
 def is_missing(package: str) -> bool:
-    """Whether an interface package has to be generated: it is neither on the ROS path nor here, but for our copy."""
-    if any((Path(prefix) / "share" / package / "package.xml").exists() for prefix in ament_prefixes()):
-        return False
-    found = find_spec(package)
-    return found is None or found.origin in brought_along()
-
-
-def brought_along() -> set[str]:
-    """The packages, as paths of their first files, that an earlier installation of this project put here."""
-    ours = (d for d in metadata.distributions() if d.name == NAME)
-    return {str(d.locate_file(path)) for d in ours for path in d.files or () if path.name == "__init__.py"}
-
-
-def ament_prefixes() -> list[str]:
-    """The ROS installations and overlays that are sourced, but for this environment itself."""
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    return [prefix for prefix in prefixes if prefix and Path(prefix).resolve() != Path(sys.prefix).resolve()]
+    """Whether an interface package has to be generated: no prefix has it, but for a copy that was generated here."""
+    manifests = [prefix / "share" / package / "package.xml" for prefix in PREFIXES]
+    return all(not path.exists() or f"generated by {NAME}" in path.read_text(encoding="utf-8") for path in manifests)
 
 
 def fingerprint(foreign: list[str]) -> str:
-    """What the compiled messages depend on, as a folder name."""
-    releases = sorted(f"{d.name}={d.version}" for d in metadata.distributions() if d.name.startswith("ros"))
-    digest = hashlib.sha256(repr((sys.prefix, sys.version, ament_prefixes(), releases, foreign)).encode())
+    """Hash of everything that the compiled messages depend on, as the name of a folder."""
+    manifests = [path.read_bytes() for prefix in PREFIXES for path in sorted(prefix.glob("share/*/package.xml"))]
+    releases = [text for text in manifests if NAME.encode() not in text]
+    digest = hashlib.sha256(repr((PREFIXES, sys.version, releases, foreign)).encode())
     for path in (Path("CMakeLists.txt"), Path("package.xml"), *files("cmake"), *files("msg"), *files(INTERFACES)):
         digest.update(str(path).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -126,33 +115,42 @@ def files(folder: str | Path) -> list[Path]:
 
 
 def shared_files() -> list[tuple[str, list[str]]]:
-    """Where the files that are not modules go, below the prefix."""
-    laid = [(f"share/{NAME}/{path.parent}", [str(path)]) for folder in SHARED for path in files(folder)]
-    return [*laid, (f"share/{NAME}", ["package.xml"]), (f"lib/{NAME}", [str(p) for p in executables()])]
+    """Destinations below the prefix of the files that are not modules."""
+    shared = [path for folder in ("config", "launch", "weights", "msg") for path in files(folder)]
+    return [
+        *((f"share/{NAME}/{path.parent}", [str(path)]) for path in shared),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"lib/{NAME}", [str(path) for path in files("scripts")]),
+    ]
 
 
-def executables() -> list[Path]:
-    """The scripts that `ros2 run` finds, made to start this very Python, as pip does it for its own scripts."""
-    folder = BUILD / "executables"
-    folder.mkdir(parents=True, exist_ok=True)
-    made = []
-    for script in files("scripts"):
-        path = folder / script.name
-        path.write_text(script.read_text().replace("#!/usr/bin/env python3", f"#!{sys.executable}", 1))
-        path.chmod(0o755)
-        made.append(path)
-    return made
+def ros_distribution() -> str:
+    """Name of the ROS distribution that the messages are compiled for; empty without ROS."""
+    if not any((prefix / "share/rosidl_generator_py").is_dir() for prefix in PREFIXES):
+        return ""
+    wheels = (wheel.name for wheel in metadata.distributions(path=[sysconfig.get_path("platlib")]))
+    releases = (name.split("-")[1] for name in wheels if fnmatch(name, "ros-*-rclpy"))
+    return next(releases, os.environ.get("ROS_DISTRO", "ros"))
 
 
+RELEASE = ros_distribution()
+if not RELEASE and os.environ.get("MLESAM_REQUIRE_MESSAGES"):
+    raise SystemExit("this Python has no rosidl_generator_py: install the ROS wheels or source ROS first.")
+BUILD.mkdir(exist_ok=True)
 setup(
     packages=[
         *find_packages(include=[NAME, f"{NAME}.*"]),
         *find_packages("training"),
     ],
     package_dir={TRAINING: f"training/{TRAINING}"},
-    package_data={NAME: ["interfaces/*/msg/*.msg", "py.typed"]},
+    package_data={NAME: ["interfaces/*/msg/*.msg", "py.typed"], TRAINING: ["py.typed"]},
     data_files=shared_files(),
-    ext_modules=[Extension(f"{NAME}.msg", sources=[])],
+    ext_modules=[Extension(f"{NAME}.msg", sources=[])] if RELEASE else [],
     cmdclass={"build_py": Modules, "build_ext": Messages},
-    options={"build": {"build_base": str(BUILD / "pip")}, "egg_info": {"egg_base": str(BUILD)}},
+    options={
+        "build": {"build_base": str(BUILD / "pip")},
+        "egg_info": {"egg_base": str(BUILD)},
+        # The wheel's name has its ROS distribution as the build tag, which must begin with a digit.
+        **({"bdist_wheel": {"build_number": f"1{RELEASE}"}} if RELEASE else {}),
+    },
 )

@@ -88,6 +88,10 @@ class CheckpointError(MlesamError):
     """A weights file that is missing, truncated, or made for another architecture or label space."""
 
 
+class PackageError(MlesamError):
+    """An optional Python package that is not installed."""
+
+
 class BagError(MlesamError):
     """A bag that cannot be read or written."""
 

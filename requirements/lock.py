@@ -51,7 +51,7 @@ def other_hashes(torch: str) -> str:
     pin = torch.split(maxsplit=1)[0]
     file = LOCKED / "torch.txt"
     known = entries(file.read_text()).get("torch", "") if file.exists() else ""
-    hashes = set(re.findall(r"sha256:\w+", torch + known if known.startswith(f"{pin} ") else torch))
+    hashes = set(re.findall(r"sha256:\w+", f"{torch}\n{known}" if known.startswith(f"{pin} ") else torch))
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "pip", "-qq", "download", "--no-deps", "--dest", folder, pin], check=True)
         for file in Path(folder).iterdir():

@@ -38,8 +38,8 @@ Json = Mapping[str, Any]
 Cell = str | float | None
 
 DOCS, RESULTS, WEIGHTS = CHECKOUT / "docs", CHECKOUT / "benchmarks" / "results", CHECKOUT / "weights"
-RECORDED = frozenset({"faults", "soak"})
-"""Tables that `make faults` and `make soak` write; their sources are not in the checkout."""
+RECORDED = frozenset({"faults", "install", "soak"})
+"""Tables that `make faults`, `make package` and `make soak` write; their sources are not in the checkout."""
 
 _TABLE = re.compile(r"<!-- begin (\w+) -->\n(.*?)<!-- end \1 -->", re.DOTALL)
 _MARKER = re.compile(r"<!-- (?:begin|end) \w+ -->")

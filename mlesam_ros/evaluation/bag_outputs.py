@@ -21,6 +21,7 @@ from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions, e
 from mlesam_ros.evaluation.report import SampleCollector, write_report
 from mlesam_ros.evaluation.results import CLOUD_FORMATS, CloudWriter, ResultBag, bag_metrics
 from mlesam_ros.evaluation.scores import MaskListener
+from mlesam_ros.extras import require_extra
 from mlesam_ros.files import end_with_torchrun
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.types import CAMERA
@@ -160,7 +161,10 @@ class Outputs:
 
         Raises:
             ConfigError: the format of the point clouds is not one of `CLOUD_FORMATS`.
+            PackageError: a report is wanted and Jinja2 is not installed.
         """
+        if self.report:
+            require_extra("jinja2", "report.html")
         if self.clouds and self.clouds not in CLOUD_FORMATS:
             raise ConfigError(f"clouds is {self.clouds!r}; accepted are {' and '.join(CLOUD_FORMATS)}.")
 

@@ -13,8 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image
 
 from mlesam_ros.evaluation.ground_truth import Labels
@@ -89,6 +87,8 @@ def _write(
     **parts: Any,
 ) -> None:
     """Fill the template; `parts` are its variables that only one of the two kinds of page has."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  # of the extra report
+
     folder = resource_path("config/report")
     environment = Environment(
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -105,9 +105,9 @@ def _write(
         facts=facts,
         counters=COUNTERS,
         outcomes=OUTCOMES,
-        style=Markup((folder / "style.css").read_text(encoding="utf-8")),
-        script=Markup((folder / "page.js").read_text(encoding="utf-8")),
-        data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
+        style=(folder / "style.css").read_text(encoding="utf-8"),
+        script=(folder / "page.js").read_text(encoding="utf-8"),
+        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
         **{**optional, **parts},
     )
     atomic_write(path, page)
@@ -128,7 +128,7 @@ def _class_rows(figures: Figures, space: LabelSpace) -> list[dict[str, Any]]:
     ]
 
 
-def _confusion_map(figures: Figures, space: LabelSpace) -> Markup:
+def _confusion_map(figures: Figures, space: LabelSpace) -> str:
     """Confusion matrix in shares of the row: rows are ground-truth classes, columns predicted ones.
 
     Classes that never occur are left out.
@@ -147,7 +147,7 @@ def _confusion_map(figures: Figures, space: LabelSpace) -> Markup:
         ]
         for r, row in enumerate(rows)
     ]
-    return Markup(heat_map(shares, [names[r] for r in rows], [names[c] for c in columns], titles))
+    return heat_map(shares, [names[r] for r in rows], [names[c] for c in columns], titles)
 
 
 def _protocol_rows(figures: Figures) -> list[list[Any]]:
@@ -179,7 +179,7 @@ def _sample_controls(samples: Sequence[ReportSample], space: LabelSpace) -> dict
     }
 
 
-def _plots_over_time(masks: Sequence[MaskMetrics], figures: Figures) -> dict[str, Markup]:
+def _plots_over_time(masks: Sequence[MaskMetrics], figures: Figures) -> dict[str, str]:
     times, sensors = _times(masks), figures["sensors"]
     quality = [
         Line("mIoU of the mask alone", "var(--accent)", _column(m.miou for m in masks)),
@@ -194,19 +194,19 @@ def _plots_over_time(masks: Sequence[MaskMetrics], figures: Figures) -> dict[str
     ]
     skews = [Line(s, f"var(--{s})", 1e3 * _column(m.skews.get(s) for m in masks)) for s in sensors]
     return {
-        "Quality": Markup(line_plot(times, quality, "%", 0.0, 100.0)),
-        "Sensors used": Markup(presence_plot(times, used)),
-        "Time per mask": Markup(stacked_plot(times, stages, "ms")),
-        "Skew to the mask's timestamp": Markup(line_plot(times, skews, "ms", -1.0, 1.0)),
+        "Quality": line_plot(times, quality, "%", 0.0, 100.0),
+        "Sensors used": presence_plot(times, used),
+        "Time per mask": stacked_plot(times, stages, "ms"),
+        "Skew to the mask's timestamp": line_plot(times, skews, "ms", -1.0, 1.0),
     }
 
 
-def _router_plots(masks: Sequence[MaskMetrics]) -> dict[str, Markup]:
+def _router_plots(masks: Sequence[MaskMetrics]) -> dict[str, str]:
     plots = {}
     for level in masks[0].weights:
         sensors = [s for s in MODALITIES if any(s in m.weights[level] for m in masks)]
         lines = [Line(s, f"var(--{s})", _column(m.weights[level].get(s) for m in masks)) for s in sensors]
-        plots[level] = Markup(stacked_plot(_times(masks), lines, "share", 1.0))
+        plots[level] = stacked_plot(_times(masks), lines, "share", 1.0)
     return plots
 
 

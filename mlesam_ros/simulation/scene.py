@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import open3d as o3d
 
 from mlesam_ros.labels import load_label_space
 
@@ -350,17 +349,24 @@ class Hits:
     rows: Floats
 
 
+def _tensor(array: npt.NDArray[Any]) -> Any:
+    """View of an array as an Open3D tensor."""
+    import open3d as o3d  # noqa: PLC0415  # of the extra sim
+
+    return o3d.core.Tensor.from_numpy(array)
+
+
 class Layer:
     """A batch with its ray caster."""
 
     def __init__(self, batch: Batch, threads: int) -> None:
         """Build the acceleration structure of the ray caster; `threads` is its number of threads, 0 for all cores."""
+        import open3d as o3d  # noqa: PLC0415  # of the extra sim
+
         self.batch = batch
         self.caster = o3d.t.geometry.RaycastingScene(nthreads=threads)
         if len(batch.triangles):
-            self.caster.add_triangles(
-                o3d.core.Tensor.from_numpy(batch.vertices), o3d.core.Tensor.from_numpy(batch.triangles)
-            )
+            self.caster.add_triangles(_tensor(batch.vertices), _tensor(batch.triangles))
 
 
 class Snapshot:
@@ -399,7 +405,7 @@ class Snapshot:
 
     def _nearest(self, rays: Floats) -> tuple[Floats, npt.NDArray[np.uint32], Floats]:
         """Distance (n,), triangle index (n,) over all layers, and normal (n, 3) of the nearest hit of every ray."""
-        tensor, first = o3d.core.Tensor.from_numpy(rays), 0
+        tensor, first = _tensor(rays), 0
         for number, layer in enumerate(self.layers):
             result = layer.caster.cast_rays(tensor)
             t, triangle, n = (result[key].numpy() for key in ("t_hit", "primitive_ids", "primitive_normals"))
@@ -418,7 +424,7 @@ class Snapshot:
         blocked = np.zeros(len(rays), bool)
         for layer in self.layers:
             open_way = np.flatnonzero(~blocked)
-            tensor = o3d.core.Tensor.from_numpy(rays.take(open_way, axis=0))
+            tensor = _tensor(rays.take(open_way, axis=0))
             blocked[open_way] = layer.caster.test_occlusions(tensor, tnear=0.02).numpy()
         return blocked
 

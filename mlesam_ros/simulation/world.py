@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.extras import require_extra
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.preprocessing.evt3 import encode_evt3
 from mlesam_ros.simulation.scene import Batch, Floats, Hits, Label, Layer, Snapshot, as_float32, merge
@@ -156,7 +157,9 @@ class World:
 
         Raises:
             ConfigError: a value is out of range or does not exist.
+            PackageError: Open3D is not installed.
         """
+        require_extra("open3d", "the simulated street")
         if seed < 0 or length < 1 or min(size) < _MIN_IMAGE_SIDE_PX:
             raise ConfigError(
                 f"invalid street: seed {seed}, {length} steps, {size[1]}x{size[0]} pixels; the seed must be 0 or more, "

@@ -1,6 +1,7 @@
 """Which interface packages pip generates: the ones that are missing, and never in the place of a real one."""
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -45,7 +46,22 @@ def test_a_package_of_a_sourced_workspace_is_left_alone(tmp_path):
     assert "tf2_msgs" not in missing(AMENT_PREFIX_PATH=str(tmp_path))
 
 
-def test_a_package_that_somebody_else_installed_is_left_alone(tmp_path):
-    (tmp_path / "tf2_msgs").mkdir()
-    (tmp_path / "tf2_msgs" / "__init__.py").touch()
-    assert "tf2_msgs" not in missing(PYTHONPATH=str(tmp_path))
+@pytest.mark.parametrize("name", ["mlesam", "perception_node"])
+def test_executables_prefer_the_python_of_their_own_environment(tmp_path, name):
+    """A wheel's files are not changed when they are installed, so none can name a Python."""
+    script = tmp_path / "venv" / "lib" / "mlesam_ros" / name
+    for folder, word in (("venv/bin", "its own"), ("path", "the first one")):
+        python = tmp_path / folder / "python3"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\necho {word}: $1\n")
+        python.chmod(0o755)
+    script.parent.mkdir(parents=True)
+    shutil.copy2(CHECKOUT / "scripts" / name, script)
+    environment = {"PATH": f"{tmp_path / 'path'}:/usr/bin:/bin"}
+
+    def started() -> str:
+        return subprocess.run([script], env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert started() == f"its own: {script}"
+    (tmp_path / "venv/bin/python3").unlink()
+    assert started() == f"the first one: {script}"

@@ -1,6 +1,5 @@
 """The training loop: learning, options, learning rate, log, and values that are not finite."""
 
-import importlib.util
 import json
 import re
 from dataclasses import replace
@@ -11,7 +10,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 
-from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
+from mlesam_ros import extras
+from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, PackageError
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.backbones import on_meta_device
@@ -338,8 +338,7 @@ def test_steps_that_a_resumed_run_repeats_are_replaced(smoke, tmp_path):
 
 
 def test_missing_package_is_refused_before_anything_is_written(smoke, tmp_path, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else found(name))
-    with pytest.raises(ConfigError, match=r"tensorboard is not installed.*pip install tensorboard"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(PackageError, match=r"tensorboard, which is not installed.*pip install tensorboard"):
         train(replace(smoke, tensorboard=True), tmp_path / "out")
     assert not (tmp_path / "out").exists()

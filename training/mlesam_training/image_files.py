@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -162,6 +161,8 @@ def _npz(path: Path) -> Shape:
 
 
 def _hdf5(path: Path) -> None:
+    import h5py  # noqa: PLC0415  # of the extra train
+
     h5py.File(path, "r").close()
 
 

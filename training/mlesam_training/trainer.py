@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import time
@@ -17,7 +16,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from mlesam_ros.errors import ConfigError, MlesamError
+from mlesam_ros.errors import MlesamError
+from mlesam_ros.extras import require_extra
 from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.model.lora import LoRALinear
 from mlesam_ros.progress import ProgressCallback, track
@@ -58,13 +58,10 @@ def check_tensorboard(recipe: Recipe) -> None:
     """Check that the optional package `tensorboard` is installed if the recipe asks for it.
 
     Raises:
-        ConfigError: it is not installed.
+        PackageError: it is not installed.
     """
-    if recipe.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError(
-            "the recipe has tensorboard: true, but the package tensorboard is not installed.",
-            "Install it with pip install tensorboard, or take tensorboard out of the recipe.",
-        )
+    if recipe.tensorboard:
+        require_extra("tensorboard", "tensorboard: true in the recipe")
 
 
 @contextmanager

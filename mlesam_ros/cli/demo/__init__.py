@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mlesam_ros.cli.common import JsonOption, OutputOption, epilog, format_help, prepare_own_domain, write_json
+from mlesam_ros.extras import require_extra
 
 _EXAMPLES = epilog("mlesam demo", "mlesam demo --quick", "mlesam demo --checkpoint my_experts.safetensors --json -")
 _SECONDS, _QUICK_SECONDS = 40.0, 12.0
@@ -38,6 +39,7 @@ def demo(
     the LiDAR for some seconds, and compares every mask with the ground truth. Writes a folder with the result bag,
     metrics.json and images.
     """
+    require_extra("open3d", "the simulated street")
     prepare_own_domain()
     from mlesam_ros.cli.demo.runner import DemoRunner
 

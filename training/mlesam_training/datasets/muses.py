@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
 from mlesam_ros.errors import CalibrationError, DatasetError
+from mlesam_ros.extras import require_extra
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
@@ -109,9 +109,11 @@ class RawMuses:
         """Read calib.json.
 
         Raises:
+            PackageError: h5py is not installed.
             DatasetError: the file is missing.
             CalibrationError: the file is not JSON, a key is missing, or a value is invalid.
         """
+        require_extra("h5py", "the events of MUSES")
         self.rig = _rig(calibration)
         self._preprocessors = make_preprocessors({m: DEFAULT_PREPROCESSORS[m] for m in _FRAMES})
 
@@ -150,6 +152,8 @@ def read_events(path: Path) -> SensorFrame:
     """
     if importlib.util.find_spec(_FILTER_PACKAGE):
         importlib.import_module(_FILTER_PACKAGE)
+    import h5py  # noqa: PLC0415  # of the extra train
+
     try:
         with h5py.File(path, "r") as file:
             x, y, t, p = (np.asarray(file[f"events/{name}"]) for name in "xytp")
