@@ -26,6 +26,7 @@ from launch_ros.substitutions import ExecutableInPackage
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.files import PARENT_VARIABLE, expand_path
 from mlesam_ros.resources import resource_path
+from mlesam_ros.ros.middleware import localhost_environment
 
 WEATHERS = ["cloud", "fog", "night", "rain", "sun"]  # those of mlesam_ros.simulation, whose import takes 1 s
 
@@ -97,6 +98,6 @@ def generate_launch_description() -> LaunchDescription:
     perception = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(resource_path("launch/perception.launch.py"))),
     )
-    local = SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    local = [SetEnvironmentVariable(name, value) for name, value in localhost_environment().items()]
     before, after = OpaqueFunction(function=create_folder), OpaqueFunction(function=player)
-    return LaunchDescription([local, *arguments(), before, perception, after])
+    return LaunchDescription([*local, *arguments(), before, perception, after])

@@ -3,6 +3,7 @@
 ros2 launch mlesam_ros perception.launch.py --show-args
 """
 
+import sys
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -31,6 +32,9 @@ OVERRIDES = {
     "lidar_topic": "lidar.topic",
 }
 
+# Flag → parameter of that name. An empty flag leaves it to params_file, and without a value there to SetParameter.
+OVERRIDING_FLAGS = ("use_sim_time", "autostart")
+
 FILES = ("params_file", "checkpoint", "base_weights", "calibration_file")
 
 # Remapped to relative names, so that a namespaced robot has its own TF tree, as in nav2, unless global_tf is set.
@@ -39,7 +43,8 @@ REMAPPINGS = [("/tf", "tf"), ("/tf_static", "tf_static")]
 
 def arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments."""
-    flag = {"choices": ["true", "false"]}
+    flag = {"choices": ["true", "false", "True", "False"]}
+    optional_flag = {"default_value": "", "choices": ["", *flag["choices"]]}
     levels = ["debug", "info", "warn", "error", "fatal"]
     return [
         DeclareLaunchArgument(
@@ -57,21 +62,21 @@ def arguments() -> list[DeclareLaunchArgument]:
         ),
         DeclareLaunchArgument(
             "params_file",
-            default_value=str(resource_path("config/params/default.yaml")),
-            description="YAML file with the node's parameters; files for several rigs are beside the default. The "
-            "arguments below override it.",
+            default_value="",
+            description="YAML file with the node's parameters; the arguments below override it. Empty: the defaults, "
+            f"which {resource_path('config/params/default.yaml')} lists; files for several rigs are beside it.",
         ),
         DeclareLaunchArgument(
             "use_sim_time",
-            default_value="false",
-            description="Use the time of /clock, as simulators require.",
-            **flag,
+            description="Use the time of /clock, as simulators require. Empty: use_sim_time of params_file, else of a "
+            "SetParameter around this file, else false.",
+            **optional_flag,
         ),
         DeclareLaunchArgument(
             "autostart",
-            default_value="true",
-            description="Configure and activate at start; false: leave that to a lifecycle manager.",
-            **flag,
+            description="Configure and activate at start; false: leave that to a lifecycle manager. Empty: autostart "
+            "of params_file, else of a SetParameter around this file, else true.",
+            **optional_flag,
         ),
         DeclareLaunchArgument(
             "respawn", default_value="false", description="Restart the node 2 s after it ends.", **flag
@@ -87,6 +92,11 @@ def arguments() -> list[DeclareLaunchArgument]:
             default_value="false",
             description="Start RViz with a view of all outputs.",
             **flag,
+        ),
+        DeclareLaunchArgument(
+            "rviz_frame",
+            default_value="",
+            description="Fixed frame of RViz, such as the camera's on a robot without base_link. Empty: base_link.",
         ),
         *overriding_arguments(),
     ]
@@ -117,10 +127,17 @@ def overriding(name: str, description: str, **options: list[str]) -> DeclareLaun
     return DeclareLaunchArgument(name, default_value="", description=description + kept, **options)
 
 
-def misspelled(given: list[str]) -> list[LogInfo]:
-    """Return a log entry for each undeclared argument similar to a declared one; `ros2 launch` ignores it silently."""
+def misspelled(context: LaunchContext) -> list[LogInfo]:
+    """Return a log entry for each undeclared argument similar to a declared one; `ros2 launch` ignores it silently.
+
+    Only for arguments of a command line that starts a file of this folder. The context does not tell the arguments of
+    an include from those of the files around it.
+    """
+    ours = {path.name for path in Path(__file__).parent.glob("*.launch.py")}
+    given = context.argv if ours & {Path(word).name for word in sys.argv} else []
+    names = [name for name, assigned, _ in (word.partition(":=") for word in given) if assigned]
     known = [argument.name for argument in arguments()]
-    near = {name: get_close_matches(name, known, 1, 0.8) for name in given if name not in known}
+    near = {name: get_close_matches(name, known, 1, 0.8) for name in names if name not in known}
     words = "argument {} does not exist and has no effect; did you mean {}?"
     return [LogInfo(msg=words.format(name, found[0])) for name, found in near.items() if found]
 
@@ -135,40 +152,47 @@ def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Nod
         value = str(LaunchConfiguration(name).perform(context))
         return str(expand_path(value)) if value and name in FILES else value  # the shell does not expand ~ after :=
 
-    if not Path(given("params_file")).is_file():  # launch_ros only warns and starts the node with defaults
-        raise RuntimeError(f"params_file:={given('params_file')} is not a file; leave it out, or see config/params")
+    def is_true(name: str) -> bool:
+        return given(name).lower() == "true"
 
-    overrides = {parameter: given(name) for name, parameter in OVERRIDES.items() if given(name)}
-    flags = {name: given(name) == "true" for name in ("use_sim_time", "autostart")}
-    remappings = [] if given("global_tf") == "true" else REMAPPINGS
+    file = given("params_file")
+    if file and not Path(file).is_file():  # launch_ros only warns and starts the node with defaults
+        raise RuntimeError(f"params_file:={file} is not a file; leave it out, or see config/params")
+
+    overrides: dict[str, str | bool] = {p: given(name) for name, p in OVERRIDES.items() if given(name)}
+    overrides |= {name: is_true(name) for name in OVERRIDING_FLAGS if given(name)}
+    parameters = [source for source in (file, overrides) if source]
+    remappings = [] if is_true("global_tf") else REMAPPINGS
     transport = transport_environment(dict(context.environment))
     return [
-        *misspelled(list(context.launch_configurations)),
+        *misspelled(context),
         *(SetEnvironmentVariable(name, value) for name, value in transport.items()),
-        *([rviz(given("namespace"), flags["use_sim_time"], remappings)] if given("rviz") == "true" else []),
+        *([rviz(given("namespace"), given("rviz_frame"), parameters, remappings)] if is_true("rviz") else []),
         Node(
             package="mlesam_ros",
             executable="perception_node",
             name="mlesam",
             namespace=given("namespace"),
-            parameters=[given("params_file"), {**flags, **overrides}],
+            parameters=parameters,
             remappings=remappings,
             arguments=["--ros-args", "--log-level", given("log_level")],
-            respawn=given("respawn") == "true",
+            respawn=is_true("respawn"),
             respawn_delay=2.0,
             output="screen",
         ),
     ]
 
 
-def rviz(namespace: str, use_sim_time: bool, remappings: list[tuple[str, str]]) -> Node:
-    """Return RViz with a configuration that shows all outputs."""
+def rviz(
+    namespace: str, frame: str, parameters: list[str | dict[str, str | bool]], remappings: list[tuple[str, str]]
+) -> Node:
+    """Return RViz with a configuration that shows all outputs. Of the node's parameters it uses `use_sim_time`."""
     return Node(
         package="rviz2",
         executable="rviz2",
         namespace=namespace,
-        arguments=["-d", str(resource_path("config/rviz/perception.rviz"))],
-        parameters=[{"use_sim_time": use_sim_time}],
+        arguments=["-d", str(resource_path("config/rviz/perception.rviz")), *(["-f", frame] if frame else [])],
+        parameters=parameters,
         remappings=remappings,
         output="screen",
     )

@@ -24,6 +24,7 @@ from launch import LaunchContext, LaunchDescription
 from mlesam_ros.bags.reader import read_metadata
 from mlesam_ros.files import PARENT_VARIABLE, expand_path
 from mlesam_ros.resources import resource_path
+from mlesam_ros.ros.middleware import localhost_environment
 
 CLOCK_RATE = "100"  # Hz; delays a set by up to one period
 MAX_WAIT_S = "60"  # maximum seconds that `mlesam play` waits for the node to subscribe
@@ -31,7 +32,7 @@ MAX_WAIT_S = "60"  # maximum seconds that `mlesam play` waits for the node to su
 
 def arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments. Those of perception.launch.py are accepted as well and passed on."""
-    flag = {"choices": ["true", "false"]}
+    flag = {"choices": ["true", "false", "True", "False"]}
     return [
         DeclareLaunchArgument("bag", description="Recording: a rosbag2 folder, or a .mcap or .db3 file."),
         DeclareLaunchArgument("rate", default_value="1.0", description="Speed, above 0; 1.0 is real time."),
@@ -73,8 +74,13 @@ def check_arguments(context: LaunchContext) -> None:
         raise RuntimeError(f"bag:={bag} does not exist; give a rosbag2 folder, or a .mcap or .db3 file")
     if not is_positive_number(rate):
         raise RuntimeError(f"rate:={rate} is not a positive number; give one, such as 0.5")
-    if given["player"] == "rosbag2" and given["clock"] == "false":
+    if given["player"] == "rosbag2" and not is_true(given["clock"]):
         raise RuntimeError("player:=rosbag2 keeps the recorded stamps; set clock:=true or player:=mlesam")
+
+
+def is_true(flag: str) -> bool:
+    """Whether a flag is set."""
+    return flag.lower() == "true"
 
 
 def values(context: LaunchContext) -> dict[str, str]:
@@ -91,13 +97,13 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
     """Return the player, whose exit shuts down the launch."""
     given, bag = values(context), recording(context)
     whole = not read_metadata(bag).fault  # rosbag2 requires valid metadata
-    rosbag2 = given["clock"] == "true" and find_spec("ros2bag") is not None and whole
-    flags = ["--rate", given["rate"], *(["--loop"] if given["loop"] == "true" else [])]
+    rosbag2 = is_true(given["clock"]) and find_spec("ros2bag") is not None and whole
+    flags = ["--rate", given["rate"], *(["--loop"] if is_true(given["loop"]) else [])]
     if given["player"] == "rosbag2" or (given["player"] == "auto" and rosbag2):
         latched = ["--qos-profile-overrides-path", str(resource_path("config/replay_qos.yaml"))]
         command = ["ros2", "bag", "play", str(bag), "--clock", CLOCK_RATE, *flags, *latched]
     else:
-        flags += ["--wait", MAX_WAIT_S, *(["--clock"] if given["clock"] == "true" else [])]
+        flags += ["--wait", MAX_WAIT_S, *(["--clock"] if is_true(given["clock"]) else [])]
         command = [ExecutableInPackage("mlesam", "mlesam_ros"), "play", str(bag), *flags]
     return [
         ExecuteProcess(
@@ -116,6 +122,6 @@ def generate_launch_description() -> LaunchDescription:
         launch_arguments={"use_sim_time": LaunchConfiguration("clock")}.items(),
     )
     # Limit the topics of the bag to this host.
-    local = SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    local = [SetEnvironmentVariable(name, value) for name, value in localhost_environment().items()]
     before, after = OpaqueFunction(function=check_arguments), OpaqueFunction(function=play)
-    return LaunchDescription([local, *arguments(), before, perception, after])
+    return LaunchDescription([*local, *arguments(), before, perception, after])

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.bags.serialization import Fields, header, pixels, point_cloud
+from mlesam_ros.bags.serialization import Fields, camera_info, compressed_image, header, pixels, point_cloud
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.messages import IMAGE, POINT_CLOUD
+from mlesam_ros.messages import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.sync import COUNTERS, USED
 from mlesam_ros.types import (
@@ -30,7 +30,7 @@ from mlesam_ros.types import (
     RawImage,
     Segmentation,
 )
-from mlesam_ros.visualization import labeled_cloud, overlay, projected_cloud
+from mlesam_ros.visualization import encode_jpeg, labeled_cloud, overlay, projected_cloud
 
 STATUS, LABEL_SPACE = "mlesam_ros/msg/Status", "mlesam_ros/msg/LabelSpace"
 
@@ -49,8 +49,10 @@ MASK_TOPICS = {
         "mono8: class id per pixel, 255 if unlabeled; stamp and frame of the camera, size of the camera or of the "
         "network (`labels_resolution`).",
     ),
+    "camera_info": InterfaceSpec(CAMERA_INFO, "Intrinsics of `labels`: those of the camera, scaled to its size."),
     "confidence": InterfaceSpec(IMAGE, "mono8: probability of that class times 255."),
     "overlay": InterfaceSpec(IMAGE, "rgb8: colors of the classes on the camera image, for display."),
+    "overlay/compressed": InterfaceSpec(COMPRESSED_IMAGE, "`overlay` as a JPEG, for slow networks."),
     "projected_lidar": InterfaceSpec(
         IMAGE, "rgb8: LiDAR points on the camera image, red near and blue far, to check the calibration."
     ),
@@ -137,10 +139,13 @@ def mask_messages(
     """
     stamp, frame_id, labels = segmentation.stamp, segmentation.frame_id, segmentation.labels
     rgb = cache(lambda: camera_rgb(frame_set))
+    blended = cache(lambda: overlay(rgb(), labels, space, alpha))
     makers: dict[str, Callable[[], Fields]] = {
         "labels": lambda: pixels(stamp, frame_id, labels, "mono8"),
+        "camera_info": lambda: camera_info(stamp, frame_id, rig.camera.scaled(*labels.shape)),
         "confidence": lambda: pixels(stamp, frame_id, segmentation.confidence, "mono8"),
-        "overlay": lambda: pixels(stamp, frame_id, overlay(rgb(), labels, space, alpha), "rgb8"),
+        "overlay": lambda: pixels(stamp, frame_id, blended(), "rgb8"),
+        "overlay/compressed": lambda: compressed_image(stamp, frame_id, *encode_jpeg(blended())),
     }
     lidar = frame_set.frames.get(LIDAR)
     if lidar is not None and isinstance(cloud := lidar.payload, PointCloud):

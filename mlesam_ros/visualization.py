@@ -69,6 +69,19 @@ def overlay(rgb: RGBImage | None, labels: Labels, label_space: LabelSpace, alpha
     return mixed
 
 
+_JPEG_QUALITY = 90  # percent
+
+
+def encode_jpeg(rgb: RGBImage) -> tuple[str, npt.NDArray[np.uint8]]:
+    """Encode (H, W, 3) uint8 RGB as a JPEG file.
+
+    Returns:
+        format of a CompressedImage as image_transport reads it, and the file, (n,) uint8.
+    """
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return "rgb8; jpeg compressed bgr8", data.reshape(-1).astype(np.uint8, copy=False)
+
+
 def labeled_cloud(
     cloud: PointCloud, segmentation: Segmentation, rig: Rig, label_space: LabelSpace, frame: SensorFrame
 ) -> npt.NDArray[np.void]:

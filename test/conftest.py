@@ -9,11 +9,11 @@ import pytest
 from stale_shm import sweep
 
 from mlesam_ros.cli.common import allocate_domain
-from mlesam_ros.ros.middleware import transport_environment
+from mlesam_ros.ros.middleware import localhost_environment, transport_environment
 
 # Before anything imports rclpy: the default discovery range multicasts on the network. Each xdist worker is a process
 # of its own and so gets a domain of its own.
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.update(localhost_environment())
 os.environ["ROS_DOMAIN_ID"] = str(allocate_domain())
 
 

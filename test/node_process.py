@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -17,12 +18,19 @@ class NodeProcess:
     Args:
         log: that file.
         environment: variables that differ from this process's.
+        start: arguments with which Python starts the node.
         **parameters: of the node.
     """
 
-    def __init__(self, log: Path, environment: dict[str, str] | None = None, **parameters: object) -> None:
+    def __init__(
+        self,
+        log: Path,
+        environment: dict[str, str] | None = None,
+        start: Sequence[str] = ("-m", "mlesam_ros.ros.node"),
+        **parameters: object,
+    ) -> None:
         settings = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-        command = [sys.executable, "-m", "mlesam_ros.ros.node", "--ros-args", *settings]
+        command = [sys.executable, *start, "--ros-args", *settings]
         self.log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(

@@ -7,7 +7,10 @@ import pytest
 
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bags.writer import build
-from mlesam_ros.mask_messages import MaskReport, MaskTimes, status
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.mask_messages import MaskReport, MaskTimes, mask_messages, status
 from mlesam_ros.types import CAMERA, LIDAR, FrameSet, PointCloud, Segmentation, SensorFrame
 
 COUNTS = {"received": 9, "used": 3, "superseded": 2, "late": 1, "unmatched": 1, "refused": 2}
@@ -80,3 +83,20 @@ def test_offline_status_has_no_ages_and_no_publish_latency(make):
     message = make(content(live=False))
     assert math.isnan(message.sensors[1].age) and message.sensors[1].skew == 0.005
     assert {entry.stage: entry.seconds for entry in message.latencies} == {"encode": 0.01, "model": 0.03}
+
+
+@pytest.mark.parametrize("divided_by", [1, 2], ids=["camera", "network"])
+def test_camera_info_belongs_to_the_labels(divided_by):
+    """A point of the world falls on the same place of the mask, whatever its resolution."""
+    k = np.array([[30.0, 0, 31.5], [0, 30.0, 23.5], [0, 0, 1]])
+    camera = CameraModel(64, 48, k, np.array([0.1, -0.05, 0.0, 0.0, 0.0]))
+    labels = np.zeros((48 // divided_by, 64 // divided_by), np.uint8)
+    mask = Segmentation(STAMP, "front", labels, labels, {}, (LIDAR,))
+    frame_set = FrameSet(STAMP, LIDAR, {}, {})
+    made = mask_messages(mask, frame_set, Rig("front", {"front": camera}), load_label_space("deliver"), 0.5)
+    info = build(typestore(), "sensor_msgs/msg/CameraInfo", made["camera_info"]())
+    assert (info.height, info.width, info.header.frame_id) == (*labels.shape, "front")
+    assert info.header.stamp.sec * 10**9 + info.header.stamp.nanosec == STAMP
+    point = np.array([[0.3, -0.2, 1.0]])
+    pixel = (camera.project(point)[0] + 0.5) / divided_by - 0.5
+    np.testing.assert_allclose(CameraModel.from_info(info).project(point)[0], pixel, atol=1e-9)

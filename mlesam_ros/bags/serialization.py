@@ -116,14 +116,20 @@ def pixels(stamp: int, frame_id: str, values: npt.NDArray[np.uint8], encoding: s
     return image(stamp, frame_id, RawImage(height, width, encoding, rows.strides[0], rows.reshape(-1)))
 
 
+def compressed_image(stamp: int, frame_id: str, image_format: str, data: npt.NDArray[np.uint8]) -> Fields:
+    """A sensor_msgs/CompressedImage of an encoded file, (n,) uint8, such as `rgb8; jpeg compressed bgr8`."""
+    return {"header": header(stamp, frame_id), "format": image_format, "data": data}
+
+
 def camera_info(stamp: int, frame_id: str, model: CameraModel) -> Fields:
-    """A sensor_msgs/CameraInfo of an unrectified camera."""
-    projection = np.hstack([model.K, np.zeros((3, 1))])
+    """A sensor_msgs/CameraInfo; R and P describe the rectification if the camera has one, see `CameraModel`."""
+    rectification = model.rectification or Transform.identity()
+    projection = np.hstack([model.K, model.K @ rectification.translation[:, None]])
     named = ("plumb_bob", np.zeros(5)) if model.model == "pinhole" else (model.model, model.D)
     return {
         "header": header(stamp, frame_id), "height": model.height, "width": model.width,
         "distortion_model": named[0], "d": named[1],
-        "k": model.K, "r": np.eye(3), "p": projection,
+        "k": model.K, "r": rectification.rotation, "p": projection,
     }  # fmt: skip
 
 

@@ -71,9 +71,10 @@ def configure_ros_env() -> None:
     Raises:
         ConfigError: an environment variable has a value with which no ROS process starts.
     """
-    from mlesam_ros.ros.middleware import check_environment, transport_environment
+    from mlesam_ros.ros.middleware import check_environment, localhost_environment, transport_environment
 
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    for name, value in localhost_environment().items():
+        os.environ.setdefault(name, value)
     check_environment()
     os.environ.update(transport_environment())
 

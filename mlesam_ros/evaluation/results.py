@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bags.reader import Outage
-from mlesam_ros.bags.serialization import camera_info, pixels, transforms
+from mlesam_ros.bags.serialization import pixels, transforms
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions
 from mlesam_ros.evaluation.ground_truth import Labels
@@ -31,7 +31,7 @@ from mlesam_ros.mask_messages import (
     mask_messages,
     status,
 )
-from mlesam_ros.messages import CAMERA_INFO, IMAGE, TF_MESSAGE
+from mlesam_ros.messages import IMAGE, TF_MESSAGE
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.sync import COUNTERS
 from mlesam_ros.types import LIDAR, MODALITIES, Modality, PointCloud
@@ -337,13 +337,11 @@ class ResultBag(MaskListener):
         Raises:
             BagError: the disk is full.
         """
-        stamp, frame = record.mask.stamp, record.mask.frame_id
-        self._frame_id = frame
+        stamp, self._frame_id = record.mask.stamp, record.mask.frame_id
         add = self._writer.add
         if record.sequence == 1:
             add(f"{_NODE}/label_info", LABEL_SPACE, stamp, label_space(self._space, stamp), latched=True)
         self._add_static_transforms(record)
-        add(f"{_NODE}/camera_info", CAMERA_INFO, stamp, camera_info(stamp, frame, record.rig.camera))
         makers = mask_messages(record.mask, record.frame_set, record.rig, self._space, self._alpha)
         for name, make in makers.items():
             add(f"{_NODE}/{name}", MASK_TOPICS[name].type_name, stamp, make())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
@@ -13,16 +14,36 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-except ModuleNotFoundError:
-    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError  # type: ignore[no-redef]
+    from rclpy.event_handler import (  # type: ignore[import-not-found]
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
+except ModuleNotFoundError:  # Humble
+    from rclpy.qos_event import (  # type: ignore[import-not-found,no-redef]
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
+
+
+InfoCallback = Callable[[Any, Mapping[str, Any]], None]
+"""Called with a message and its info from the middleware, such as `received_timestamp`."""
+
+
+def with_info(callback: InfoCallback) -> Callable[..., None]:
+    """Adapt a callback to what rclpy passes: message and info, or before rclpy 3.4 (Humble) the message alone.
+
+    The time of receipt is then that of the call, and no publisher is identified.
+    """
+    if hasattr(Subscription, "CallbackType"):
+        return callback
+    return lambda message: callback(message, {"received_timestamp": time.time_ns()})
 
 
 def subscribe(
     node: Node,
     message: type,
     topic: str,
-    callback: Callable[[Any, Mapping[str, Any]], None],
+    callback: InfoCallback,
     qos: QoSProfile,
     on_incompatible: Callable[[Any], None],
     on_lost: Callable[[Any], None],
@@ -34,14 +55,15 @@ def subscribe(
         node: node that subscribes.
         message: message class.
         topic: topic name, relative or absolute.
-        callback: called with each message and its info from the middleware, such as `received_timestamp`.
+        callback: called with each message and its info; see `with_info`.
         qos: QoS profile; `qos_overrides.<topic>.subscription.*` take precedence.
         on_incompatible: called with the event of a publisher with incompatible QoS, if the middleware supports it.
         on_lost: called with the event of lost messages, if the middleware supports it.
         raw: pass serialized bytes instead of messages.
     """
     options = QoSOverridingOptions.with_default_policies()
-    create = partial(node.create_subscription, message, topic, callback, qos, qos_overriding_options=options, raw=raw)
+    adapted = with_info(callback)
+    create = partial(node.create_subscription, message, topic, adapted, qos, qos_overriding_options=options, raw=raw)
     for events in (
         {"incompatible_qos": on_incompatible, "message_lost": on_lost},
         {"incompatible_qos": on_incompatible},
@@ -77,6 +99,47 @@ except ModuleNotFoundError:
             """Pass a message to every callback, in the order of registration."""
             for callback, args in self.callbacks.values():
                 callback(*msg, *args)
+
+
+try:
+    from bondpy.bondpy import Bond
+except ModuleNotFoundError:
+    LifecycleBond = None
+else:
+    _HEARTBEAT_PERIOD_S = 0.25  # that of nav2's nodes
+
+    class LifecycleBond(Bond):  # type: ignore[no-redef]
+        """Bond with nav2's lifecycle manager, which resets all its nodes when one of them sends no heartbeat.
+
+        Topic and id are those of nav2's nodes. As for these, a silent manager does not break the bond.
+
+        Args:
+            node: node that is managed.
+        """
+
+        def __init__(self, node: Node) -> None:
+            super().__init__("bond", node.get_name(), node)
+            self.heartbeat_period = _HEARTBEAT_PERIOD_S
+            self.start()
+
+        def shutdown(self) -> None:
+            """Break the bond and destroy its publisher and subscription."""
+            super().shutdown()
+            self.node.destroy_subscription(self.sub)
+            self.node.destroy_publisher(self.pub)
+
+        def _publish(self, active: bool) -> None:
+            """Publish unless the context is shut down, where bondpy raises in its thread."""
+            if self.node.context.ok():
+                super()._publish(active)
+
+        def _on_bond_status(self, msg: Any) -> None:
+            """Ignore another manager, such as a restarted one: bondpy raises while it formats the error."""
+            if msg.instance_id == self.sister_instance_id or self.sister_instance_id is None:
+                super()._on_bond_status(msg)
+
+        def _on_heartbeat_timeout(self) -> None:
+            """Keep the bond."""
 
 
 def message_class(name: str) -> type | None:

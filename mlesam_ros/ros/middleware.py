@@ -22,7 +22,7 @@ PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES
 REFUSED = 2
 """Exit code for an invalid environment."""
 _TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
-_KILTED = 9  # major version of its rclpy
+_IRON, _KILTED = 4, 9  # major versions of their rclpy
 _DOMAINS = range(233)
 """Domain ids that map to valid ports."""
 _LOG_FOLDERS = {"ROS_LOG_DIR": ".", "ROS_HOME": "log", "HOME": ".ros/log"}
@@ -120,12 +120,31 @@ def transport_environment(environment: Mapping[str, str] | None = None) -> dict[
     environment = os.environ if environment is None else environment
     if any(environment.get(name) for name in (*PROFILE_VARIABLES, _TRANSPORTS)):
         return {}
-    local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
+    local = _is_local(environment)
     profile = str(_fit_profile(resource_path(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml")))
-    from importlib.metadata import version  # noqa: PLC0415 (8 ms of every start otherwise)
+    return {PROFILE_VARIABLES[0 if _rclpy_version() >= _KILTED else 1]: profile}
 
-    renamed = int(version("rclpy").partition(".")[0]) >= _KILTED
-    return {PROFILE_VARIABLES[0 if renamed else 1]: profile}
+
+def localhost_environment() -> dict[str, str]:
+    """Return the variables that limit discovery to this host; Humble reads only `ROS_LOCALHOST_ONLY`."""
+    old = {"ROS_LOCALHOST_ONLY": "1"} if _rclpy_version() < _IRON else {}  # later releases warn about it
+    return {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **old}
+
+
+def _is_local(environment: Mapping[str, str]) -> bool:
+    """Whether discovery is limited to this host."""
+    chosen = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
+    return chosen or environment.get("ROS_LOCALHOST_ONLY") == "1"
+
+
+def _rclpy_version() -> int:
+    """Return the major version of rclpy; that of Kilted if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 (8 ms of every start otherwise)
+
+    try:
+        return int(version("rclpy").partition(".")[0])
+    except PackageNotFoundError:
+        return _KILTED
 
 
 def _fit_profile(profile: Path) -> Path:

@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter
 
 from mlesam_ros.config import CONFIGURE, NodeParameters, mutability, unknown_names
 from mlesam_ros.errors import ConfigError, MlesamError, format_error
+from mlesam_ros.ros.compat import LifecycleBond
 from mlesam_ros.ros.diagnostics import DiagnosticBuilder, DiagnosticLogger, PipelineHealth
 from mlesam_ros.ros.parameters import coerce, declare_parameters, read_parameters
 from mlesam_ros.ros.process import exit_fast, spin_node
@@ -45,6 +46,7 @@ class PerceptionNode(LifecycleNode):
         for warning in unknown_names(n for n in self._parameter_overrides if not self.has_parameter(n)):
             self.get_logger().warning(warning)
         self._runtime: SegmentationRuntime | None = None
+        self._bond: Any = None  # `LifecycleBond` while active
         self._failure = ""
         self._levels: list[bytes] = []
         self._namesakes = 1
@@ -71,6 +73,7 @@ class PerceptionNode(LifecycleNode):
 
     def close(self) -> None:
         """Stop the worker and free the device, in any state."""
+        self._break_bond()
         runtime, self._runtime = self._runtime, None
         if runtime is not None:
             runtime.close()
@@ -94,12 +97,14 @@ class PerceptionNode(LifecycleNode):
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe to the sensors and start the worker."""
+        """Subscribe to the sensors, start the worker and bond with a lifecycle manager."""
         result = super().on_activate(state)
         if self._runtime is None or result != SUCCESS:
             return FAILURE
         try:
             self._runtime.activate()
+            if LifecycleBond is not None:
+                self._bond = LifecycleBond(self)
         except Exception as error:
             self.get_logger().error(f"activate failed: {format_error(error)}")
             self.on_deactivate(state)
@@ -109,6 +114,7 @@ class PerceptionNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the worker and keep the weights."""
+        self._break_bond()
         if self._runtime is not None:
             self._runtime.deactivate()
         return super().on_deactivate(state)
@@ -127,6 +133,11 @@ class PerceptionNode(LifecycleNode):
         """Release all resources after a failed transition, so that configure can be repeated."""
         self.close()
         return SUCCESS
+
+    def _break_bond(self) -> None:
+        bond, self._bond = self._bond, None
+        if bond is not None:
+            bond.shutdown()
 
     # Parameters
 

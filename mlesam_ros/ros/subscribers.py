@@ -8,25 +8,29 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import SequenceMatcher
 from itertools import islice, pairwise
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rclpy
 from lifecycle_msgs.srv import GetState
+from rclpy.clock import ROSClock
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from mlesam_ros.bags.serialization import deserialize
 from mlesam_ros.config import AUTO, SensorParameters, frame_reader
 from mlesam_ros.errors import ConfigError, Problem, format_error
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_problem
-from mlesam_ros.ros.compat import SimpleFilter, message_class, subscribe
+from mlesam_ros.ros.compat import SimpleFilter, message_class, subscribe, with_info
 from mlesam_ros.ros.publishers import OUTPUTS
 from mlesam_ros.sync import BoundedCounter
 from mlesam_ros.types import CAMERA, EVENT, LIDAR, NANOSECONDS, DetectedProperty, Modality, SensorFrame
+
+if TYPE_CHECKING:
+    # rclpy.endpoint_info since rclpy 10.0.2
+    from rclpy.topic_endpoint_info import TopicEndpointInfo  # type: ignore[import-not-found]
 
 # Only the newest image is used. A dropped event packet is missing from the window and breaks the decoder, and a dropped
 # part of a LiDAR sweep is missing from the sweep.
@@ -235,7 +239,8 @@ class SensorSubscriber(SimpleFilter):
         """Return the time of receipt in ns: that of the transport, or with simulated time the current one."""
         clock = self._node.get_clock()
         now, noted = int(clock.now().nanoseconds), info.get("received_timestamp", 0)
-        return noted if 0 < noted < now and not clock.ros_time_is_active else now
+        simulated = isinstance(clock, ROSClock) and clock.ros_time_is_active
+        return noted if 0 < noted < now and not simulated else now
 
     def _on_incompatible(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
@@ -269,7 +274,7 @@ def suggest_topics(node: Node, modality: Modality, topic: str, taken: Collection
         for name, offered in node.get_topic_names_and_types()
         if types & {*offered}
         and name not in taken
-        and name.rpartition("/")[2] not in OUTPUTS
+        and not name.endswith(tuple(f"/{output}" for output in OUTPUTS))
         and node.count_publishers(name)
     ]
     return sorted(found, key=lambda name: -SequenceMatcher(None, topic, name).ratio())[:_MAX_SUGGESTIONS]
@@ -335,10 +340,12 @@ class RawSubscriber:
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
 
-        def receive(raw: bytes, info: dict[str, Any]) -> None:
+        def receive(raw: bytes, info: Mapping[str, Any]) -> None:
             self._callback(topic, info["received_timestamp"], raw)
 
-        self._subscriptions[topic] = self._node.create_subscription(message_type, topic, receive, qos, raw=True)
+        self._subscriptions[topic] = self._node.create_subscription(
+            message_type, topic, with_info(receive), qos, raw=True
+        )
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
         """Destroy the subscriptions to some topics."""

@@ -9,9 +9,10 @@ from mlesam_ros.bags.serialization import camera_info, typestore
 from mlesam_ros.bags.writer import build
 from mlesam_ros.errors import BagError
 from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.resources import resource_path
 
-STORE = typestore()
+STORE, INFO = typestore(), "sensor_msgs/msg/CameraInfo"
 # Types whose fields refer to types outside the store cannot be built; the store must have none.
 NAMES = sorted(
     name for name in STORE.fielddefs if name.split("/")[0] in ("sensor_msgs", "mlesam_ros", "tf2_msgs", "dvs_msgs")
@@ -76,10 +77,18 @@ def test_event_packet_definition_matches_recorded_bags(shared_data):
 def test_camera_info_round_trips(model, coefficients):
     k = np.array([[40.0, 0, 19.5], [0, 41.0, 14.5], [0, 0, 1]])
     camera = CameraModel(40, 30, k, np.linspace(0.01, 0.02, coefficients), model)
-    name = "sensor_msgs/msg/CameraInfo"
     message = STORE.deserialize_cdr(
-        STORE.serialize_cdr(build(STORE, name, camera_info(1, "front", camera)), name), name
+        STORE.serialize_cdr(build(STORE, INFO, camera_info(1, "front", camera)), INFO), INFO
     )
     again = CameraModel.from_info(message)
     pixels = np.array([[0.1, 0.2, 1.0], [-0.3, 0.1, 2.0]])
     np.testing.assert_allclose(again.project(pixels)[0], camera.project(pixels)[0], atol=1e-9)
+
+
+def test_camera_info_of_a_rectified_camera_round_trips():
+    k = np.array([[40.0, 0, 19.5], [0, 41.0, 14.5], [0, 0, 1]])
+    turned = Transform.from_quaternion([0.1, 0.0, 0.0], [0.0, 0.02, 0.0, np.sqrt(1 - 0.02**2)])
+    camera = CameraModel(40, 30, k, np.zeros(0), "pinhole", turned)
+    again = CameraModel.from_info(build(STORE, INFO, camera_info(1, "front", camera)), rectified=True)
+    points = np.array([[0.1, 0.2, 1.0], [-0.3, 0.1, 2.0]])
+    np.testing.assert_allclose(again.project(points)[0], camera.project(points)[0], atol=1e-9)

@@ -16,7 +16,7 @@ tomllib = pytest.importorskip("tomllib")  # from Python 3.11
 CHECKOUT = Path(__file__).resolve().parents[2]
 SPEAKERS = [*(CHECKOUT / "mlesam_ros/ros").rglob("*.py"), *(CHECKOUT / "launch").glob("*.py")]
 
-OTHERS = ("rclpy", "launch", "launch_ros", "message_filters", "ament_index_python", "cv_bridge", "tf2_ros")
+OTHERS = ("rclpy", "bondpy", "launch", "launch_ros", "message_filters", "ament_index_python", "cv_bridge", "tf2_ros")
 
 
 def imported() -> set[str]:

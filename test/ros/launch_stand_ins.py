@@ -155,7 +155,8 @@ def execute(path: Path, environment: dict[str, str] | None = None, **given: str)
         AssertionError: something failed after a process was started. `ros2 launch` ends then, and the process does not.
     """
     result = Result(environment=dict(environment or {}))
-    context = SimpleNamespace(launch_configurations=dict(given), environment=result.environment)
+    argv = [f"{name}:={value}" for name, value in given.items()]
+    context = SimpleNamespace(launch_configurations=dict(given), environment=result.environment, argv=argv)
     try:
         _visit(runpy.run_path(str(path))["generate_launch_description"](), context, result)
     except Exception as error:

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from mlesam_ros.messages import stamp_ns
@@ -15,6 +15,8 @@ from mlesam_ros.msg import LabelSpace, Status
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 OUTPUTS = {
     **dict.fromkeys(("labels", "confidence", "overlay", "projected_lidar"), Image),
+    "overlay/compressed": CompressedImage,
+    "camera_info": CameraInfo,
     "semantic_points": PointCloud2,
     "status": Status,
     "sensor_health": MarkerArray,

@@ -29,9 +29,10 @@ from mlesam_ros.types import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImag
 POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4")])
 OVER = 1.1  # array.array grows by a sixteenth more than it is asked to
 MADE = {
-    mask_messages: ("overlay", "labeled_cloud", "projected_cloud", "to_rgb", "pixels", "point_cloud"),
+    mask_messages: ("overlay", "encode_jpeg", "labeled_cloud", "projected_cloud", "to_rgb", "pixels", "point_cloud",
+                    "camera_info", "compressed_image"),
     outputs: ("health_markers",),
-}
+}  # fmt: skip
 
 
 def peak(work):
@@ -170,7 +171,9 @@ def test_topics_without_subscribers_cost_nothing(publish):
     [
         ("labels", ["pixels"]),
         ("confidence", ["pixels"]),
+        ("camera_info", ["camera_info"]),
         ("overlay", ["to_rgb", "overlay", "pixels"]),
+        ("overlay/compressed", ["to_rgb", "overlay", "encode_jpeg", "compressed_image"]),
         ("projected_lidar", ["to_rgb", "projected_cloud", "pixels"]),
         ("semantic_points", ["labeled_cloud", "point_cloud"]),
         ("status", ["status"]),
@@ -182,8 +185,9 @@ def test_subscribed_topic_costs_only_its_own_work(publish, topic, work):
 
 
 def test_camera_image_is_converted_once_for_all_topics(publish):
-    made, sent = publish("overlay", "projected_lidar")
-    assert made.count("to_rgb") == 1 and sent == {"overlay", "projected_lidar"}
+    topics = {"overlay", "overlay/compressed", "projected_lidar"}
+    made, sent = publish(*topics)
+    assert (made.count("to_rgb"), made.count("overlay"), sent) == (1, 1, topics)
 
 
 _RECEIVE = """

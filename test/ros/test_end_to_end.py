@@ -6,17 +6,19 @@ import signal
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from listener import LATCHED, Listener
+from listener import LATCHED, OUTPUTS, Listener
 from node_process import NodeProcess
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, Robot
+from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, Robot, camera_info
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from test_process import sockets
 
@@ -76,7 +78,7 @@ def test_four_sensors_give_all_outputs(graph, launch):
     graph.node("vision").create_subscription(vision_type, "/mlesam/vision_label_info", vision.append, LATCHED)
     enough = lambda: len(drive.listener.masks_from(*MODALITIES)) >= 3  # noqa: E731
     drive.until(lambda: enough() and got["sensor_health"] and got["sensor_health"][-1].markers)
-    assert all(got[name] for name in ("labels", "confidence", "overlay", "semantic_points", "label_info"))
+    assert all(got[name] for name in (*OUTPUTS, "label_info"))
     assert {m.header.frame_id for m in got["sensor_health"][-1].markers} <= {CAMERA_FRAME, LIDAR_FRAME, EVENT_FRAME}
 
     for name, encoding, channels in (
@@ -90,6 +92,15 @@ def test_four_sensors_give_all_outputs(graph, launch):
             assert image.header.frame_id == CAMERA_FRAME
             assert (image.height, image.width, image.encoding) == (HEIGHT, WIDTH, encoding)
             assert (image.step, len(image.data)) == (WIDTH * channels, HEIGHT * WIDTH * channels)
+    for info in got["camera_info"]:
+        assert stamp_ns(info.header) in drive.sent and info.header.frame_id == CAMERA_FRAME
+        assert (info.height, info.width, list(info.k)) == (HEIGHT, WIDTH, list(camera_info(Header()).k))
+    pictures = {stamp_ns(image.header): np.frombuffer(image.data, np.uint8) for image in got["overlay"]}
+    for image in got["overlay/compressed"][-3:]:
+        decoded = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        plain = pictures[stamp_ns(image.header)].reshape(HEIGHT, WIDTH, 3)
+        assert np.abs(decoded.mean((0, 1)) - plain.mean((0, 1))).max() < 2, "red stays red"
+        assert image.format == "rgb8; jpeg compressed bgr8", "of which image_transport makes rgb8"
     space = load_label_space("deliver")
     assert np.frombuffer(got["labels"][-1].data, np.uint8).max() < len(space)
     assert np.frombuffer(got["confidence"][-1].data, np.uint8).min() > 0
@@ -115,8 +126,8 @@ def test_four_sensors_give_all_outputs(graph, launch):
     assert all(stages[part] >= 0 for part in parts)
     assert sum(stages[part] for part in parts) <= stages[whole] + 0.001
 
-    info = got["label_info"][0]
-    assert (info.name, [c.name for c in info.classes]) == ("deliver", list(space.names))
+    named = got["label_info"][0]
+    assert (named.name, [c.name for c in named.classes]) == ("deliver", list(space.names))
     assert [entry.class_name for entry in vision[0].class_map] == list(space.names)
     drive.until(lambda: "masks/s" in drive.listener.words("pipeline"))
 

@@ -26,17 +26,16 @@ def _launch(monkeypatch):
 
 
 def parameters_of(node) -> dict:
-    file, overrides = node.options["parameters"]
-    assert Path(file).is_file()
-    return overrides
+    """Parameters that the launch file gives beside params_file."""
+    given = [source for source in node.options["parameters"] if isinstance(source, dict)]
+    return given[0] if given else {}
 
 
-def test_perception_starts_the_node_with_the_shipped_parameters():
+def test_perception_starts_the_node_with_its_defaults():
     result = stand_ins.execute(PERCEPTION)
     (node,) = result.processes
     assert (node.options["package"], node.options["executable"]) == ("mlesam_ros", "perception_node")
-    assert node.options["parameters"][0] == str(resource_path("config/params/default.yaml"))
-    assert parameters_of(node) == {"use_sim_time": False, "autostart": True}
+    assert node.options["parameters"] == []
     assert ("/tf", "tf") in node.options["remappings"]
 
 
@@ -45,8 +44,8 @@ def test_only_given_arguments_override_the_file():
         PERCEPTION,
         namespace="left",
         lidar_topic="/ouster/points",
-        autostart="false",
-        use_sim_time="true",
+        autostart="False",
+        use_sim_time="True",
         respawn="true",
         log_level="debug",
     )
@@ -97,10 +96,15 @@ def test_tilde_in_paths_is_expanded(tmp_path, monkeypatch):
     assert player.options["cmd"][2] == str(tmp_path / "robot.yaml")
 
 
-def test_misspelled_argument_is_logged():
-    (said,) = stand_ins.execute(PERCEPTION, lidar_topc="/points", bag="of a launch file around this one").said
+@pytest.mark.parametrize("file", [PERCEPTION, REPLAY], ids=lambda path: path.stem)
+def test_misspelled_argument_of_the_command_line_is_logged(tmp_path, monkeypatch, file):
+    given = {"lidar_topc": "/points", "bag": str(tmp_path)}
+    monkeypatch.setattr("sys.argv", ["ros2", "launch", "mlesam_ros", file.name])
+    (said,) = stand_ins.execute(file, **given).said
     assert said == "argument lidar_topc does not exist and has no effect; did you mean lidar_topic?"
-    assert not stand_ins.execute(PERCEPTION, lidar_topic="/points").said
+    assert not stand_ins.execute(file, bag=str(tmp_path), lidar_topic="/points").said
+    monkeypatch.setattr("sys.argv", ["ros2", "launch", "my_robot", "bringup.launch.py"])
+    assert not stand_ins.execute(file, **given).said, "of a file around this one, which may well have such an argument"
 
 
 def test_perception_keeps_the_discovery_range():
@@ -119,7 +123,9 @@ def test_rviz_shows_topics_that_exist():
     result = stand_ins.execute(PERCEPTION, rviz="true", namespace="left", use_sim_time="true")
     rviz = result.processes[0]
     assert (rviz.options["namespace"], rviz.options["parameters"]) == ("left", [{"use_sim_time": True}])
-    assert rviz.options["package"] == "rviz2"
+    assert (rviz.options["package"], rviz.options["arguments"][2:]) == ("rviz2", [])
+    framed = stand_ins.execute(PERCEPTION, rviz="True", rviz_frame="camera_link").processes[0]
+    assert framed.options["arguments"][2:] == ["-f", "camera_link"]
     config = yaml.safe_load(Path(rviz.options["arguments"][1]).read_text())
     displays = {d["Topic"]["Value"]: d for d in config["Visualization Manager"]["Displays"] if "Topic" in d}
     ours = {"semantic_points", "overlay", "projected_lidar", "confidence", "sensor_health"}
@@ -259,7 +265,7 @@ def test_replay_uses_rosbag2_if_it_supports_the_arguments(tmp_path, monkeypatch)
     assert latched["durability"] == "transient_local" and latched["depth"] >= 100
     monkeypatch.setattr("importlib.util.find_spec", {"ros2bag": "installed"}.get)
     assert not accepted(player()).loop
-    ours = player(clock="false", loop="true")
+    ours = player(clock="False", loop="True")
     assert ours == ["mlesam_ros/mlesam", "play", str(bag), "--rate", "1.0", "--loop", "--wait", "60"]
     for unfit in (tmp_path, bag / "bag.mcap"):  # a folder without metadata, a bare file
         assert player(bag=str(unfit))[0] == "mlesam_ros/mlesam"
@@ -271,4 +277,13 @@ def test_replay_uses_rosbag2_if_it_supports_the_arguments(tmp_path, monkeypatch)
 
 def test_replay_without_clock_uses_system_time(tmp_path):
     node, _ = stand_ins.execute(REPLAY, bag=str(tmp_path), clock="false").processes
-    assert parameters_of(node)["use_sim_time"] is False
+    assert parameters_of(node) == {"use_sim_time": False}
+
+
+def test_demo_and_replay_stay_on_the_machine_with_humble(tmp_path, monkeypatch):
+    """Before Iron only ROS_LOCALHOST_ONLY is read."""
+    monkeypatch.setattr("mlesam_ros.ros.middleware.version", lambda name: "3.3.21")
+    for file in (DEMO, REPLAY):
+        environment = stand_ins.execute(file, bag=str(tmp_path)).environment
+        assert environment["ROS_LOCALHOST_ONLY"] == "1"
+        assert "<address>127.0.0.1</address>" in Path(environment[PROFILE_VARIABLES[1]]).read_text()
