@@ -118,12 +118,12 @@ else:
         """
 
         def __init__(self, node: Node) -> None:
-            super().__init__("bond", node.get_name(), node)
+            super().__init__(node, "bond", node.get_name())
             self.heartbeat_period = _HEARTBEAT_PERIOD_S
             self.start()
 
         def shutdown(self) -> None:
-            """Break the bond and destroy its publisher and subscription."""
+            """Break the bond; take its publisher and subscription from the node, whose executor would wait for them."""
             super().shutdown()
             self.node.destroy_subscription(self.sub)
             self.node.destroy_publisher(self.pub)
@@ -132,11 +132,6 @@ else:
             """Publish unless the context is shut down, where bondpy raises in its thread."""
             if self.node.context.ok():
                 super()._publish(active)
-
-        def _on_bond_status(self, msg: Any) -> None:
-            """Ignore another manager, such as a restarted one: bondpy raises while it formats the error."""
-            if msg.instance_id == self.sister_instance_id or self.sister_instance_id is None:
-                super()._on_bond_status(msg)
 
         def _on_heartbeat_timeout(self) -> None:
             """Keep the bond."""
