@@ -66,12 +66,12 @@ def test_raw_subscriber_works_by_humbles_rule(graph, monkeypatch):
 
 @pytest.mark.parametrize(
     ("version", "expected"),
-    [("3.3.21", {"ROS_LOCALHOST_ONLY": "1"}), ("4.1.7", {}), ("10.0.10", {})],
+    [(3, {"ROS_LOCALHOST_ONLY": "1"}), (4, {}), (10, {})],
     ids=["humble", "iron", "lyrical"],
 )
 def test_discovery_stays_on_the_machine_by_the_variable_that_is_read(monkeypatch, version, expected):
     """Before Iron only ROS_LOCALHOST_ONLY is read; later releases warn about it."""
-    monkeypatch.setattr(middleware, "version", lambda name: version)
+    monkeypatch.setattr(middleware, "_rclpy_version", lambda: version)
     for name in ("ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
         monkeypatch.delenv(name, raising=False)
     assert middleware.localhost_environment() == {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **expected}

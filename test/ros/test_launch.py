@@ -282,7 +282,7 @@ def test_replay_without_clock_uses_system_time(tmp_path):
 
 def test_demo_and_replay_stay_on_the_machine_with_humble(tmp_path, monkeypatch):
     """Before Iron only ROS_LOCALHOST_ONLY is read."""
-    monkeypatch.setattr("mlesam_ros.ros.middleware.version", lambda name: "3.3.21")
+    monkeypatch.setattr("mlesam_ros.ros.middleware._rclpy_version", lambda: 3)
     for file in (DEMO, REPLAY):
         environment = stand_ins.execute(file, bag=str(tmp_path)).environment
         assert environment["ROS_LOCALHOST_ONLY"] == "1"
