@@ -23,7 +23,16 @@ LAYERS = (
     ("preprocessing", "sync"),
     ("geometry",),
 )
-ROS_PACKAGES = ("rclpy", "launch", "launch_ros", "message_filters", "cv_bridge", "tf2_ros", "ament_index_python")
+ROS_PACKAGES = (
+    "rclpy",
+    "launch",
+    "launch_ros",
+    "message_filters",
+    "cv_bridge",
+    "sensor_msgs_py",
+    "tf2_ros",
+    "ament_index_python",
+)
 
 
 def dotted(path: Path) -> str:

@@ -264,7 +264,7 @@ _COLOR: dict[str, tuple[int, int | None]] = {
 CAMERA_LAYOUTS: dict[str, PixelFormat] = {
     **{f"{name}8": PixelFormat("u1", *rest) for name, rest in _COLOR.items()},
     **{f"{name}16": PixelFormat("u2", *rest) for name, rest in _COLOR.items()},
-    # Untyped names as cv_bridge interprets them.
+    # Untyped names have the channel order of OpenCV.
     "8UC1": PixelFormat("u1", 1, cv2.COLOR_GRAY2RGB),
     "8UC3": PixelFormat("u1", 3, cv2.COLOR_BGR2RGB),
     "8UC4": PixelFormat("u1", 4, cv2.COLOR_BGRA2RGB),

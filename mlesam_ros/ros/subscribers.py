@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import fields
 from difflib import SequenceMatcher
 from itertools import islice, pairwise
 from statistics import median
@@ -18,13 +19,14 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from std_msgs.msg import Header
 
-from mlesam_ros.bags.serialization import deserialize
+from mlesam_ros.bags.serialization import deserialize, header
 from mlesam_ros.config import AUTO, SensorParameters, frame_reader
 from mlesam_ros.errors import ConfigError, Problem, format_error
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_problem
 from mlesam_ros.ros.compat import SimpleFilter, message_class, subscribe, with_info
-from mlesam_ros.ros.publishers import OUTPUTS
+from mlesam_ros.ros.publishers import OUTPUTS, message_from
 from mlesam_ros.sync import BoundedCounter
 from mlesam_ros.types import CAMERA, EVENT, LIDAR, NANOSECONDS, DetectedProperty, Modality, SensorFrame
 
@@ -52,8 +54,27 @@ def queue_depth(modality: Modality) -> int:
     return _QUEUE_DEPTHS.get(modality, 1)
 
 
+class StampedFrame(SensorFrame):
+    """Frame with a header, as the caches and synchronizers of message_filters require it."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, frame: SensorFrame) -> StampedFrame:
+        """Copy a frame; the payload is shared."""
+        return cls(*(getattr(frame, field.name) for field in fields(SensorFrame)))
+
+    @property
+    def header(self) -> Header:
+        """The frame's time and TF frame. The driver's stamp is `stamp`."""
+        return message_from(Header, header(self.time, self.frame_id))
+
+
 class SensorSubscriber(SimpleFilter):
-    """Filter that emits the `SensorFrame`s of one sensor. The subscription is created by `poll`.
+    """Filter that emits the `StampedFrame`s of one sensor. The subscription is created by `poll`.
+
+    It does not inherit from `message_filters.Subscriber`, which needs the message type at construction, passes no
+    message info and in some releases (PR 226 of message_filters) accepts neither `raw` nor QoS overrides.
 
     Args:
         node: node that subscribes.
@@ -231,7 +252,7 @@ class SensorSubscriber(SimpleFilter):
         self._receipts[frame.time] = self._receive_time(info)
         if len(self._receipts) > _MAX_RECEIPTS:
             self._receipts.popitem(last=False)
-        frame = self._bind(frame)
+        frame = self._bind(StampedFrame.of(frame))
         self.frame_id = frame.frame_id
         self.signalMessage(frame)
 
