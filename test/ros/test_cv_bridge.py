@@ -15,6 +15,7 @@ from mlesam_ros.messages import COMPRESSED_IMAGE, IMAGE, FrameReader
 from mlesam_ros.preprocessing.images import CAMERA_LAYOUTS, DEPTH_LAYOUTS, parse_depth, to_rgb
 from mlesam_ros.ros.publishers import message_from
 from mlesam_ros.types import CAMERA, DEPTH
+from mlesam_ros.visualization import encode_jpeg
 
 RNG = np.random.default_rng(7)
 HEIGHT, WIDTH = 12, 16
@@ -73,6 +74,12 @@ def test_published_image_equals_that_of_cv_bridge(encoding, shape):
     np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(ours), pixels)
     if BRIDGE.encoding_to_cvtype2("rgb8") == cv2.CV_8UC3:
         assert ours == BRIDGE.cv2_to_imgmsg(pixels, encoding, ours.header)
+
+
+def test_published_jpeg_is_decoded_by_cv_bridge():
+    pixels = np.full((HEIGHT, WIDTH, 3), (200, 120, 40), np.uint8)
+    message = message_from(CompressedImage, fields.compressed_image(5, "camera", *encode_jpeg(pixels)))
+    np.testing.assert_allclose(BRIDGE.compressed_imgmsg_to_cv2(message, "rgb8"), pixels, atol=4)
 
 
 # Known faults of cv_bridge, which is therefore not in the path from message to mask.

@@ -1,5 +1,7 @@
 """Against the rule of the stock Python `ApproximateTimeSynchronizer`, on the same streams."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from simulated_streams import MS, sensors, skews
@@ -7,7 +9,7 @@ from simulated_streams import play as play_ours
 from stock_policy import StockPolicy
 
 from mlesam_ros.sync import SyncConfig
-from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS
 
 SLOP = 60 * MS
 
@@ -65,3 +67,19 @@ def test_policy_emits_a_set_once():
     assert policy.push("b", 120) is None
     assert policy.push("b", 105) == {"a": 100, "b": 105}
     assert policy.push("b", 101) is None
+
+
+@pytest.mark.parametrize("jitter", [8, 40])
+def test_policy_equals_that_of_message_filters(jitter):
+    message_filters = pytest.importorskip("message_filters", reason="message_filters is not installed")
+    from builtin_interfaces.msg import Time
+
+    sources, sets = {m: message_filters.SimpleFilter() for m in MODALITIES}, []
+    theirs = message_filters.ApproximateTimeSynchronizer(list(sources.values()), 10, SLOP / NANOSECONDS)
+    theirs.registerCallback(lambda *found: sets.append(dict(zip(sources, (m.number for m in found), strict=True))))
+    messages = sensors(jitter=jitter, dead={DEPTH: (4, 5)})
+    for _, topic, stamp in messages:
+        seconds, nanoseconds = divmod(stamp, NANOSECONDS)
+        header = SimpleNamespace(stamp=Time(sec=seconds, nanosec=nanoseconds))
+        sources[topic].signalMessage(SimpleNamespace(number=stamp, header=header))
+    assert sets == play_stock(messages) and len(sets) > 50
