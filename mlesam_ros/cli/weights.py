@@ -60,9 +60,10 @@ def get(
         path = resolve_weights(name)
     else:
         row = published_weights(name)
-        typer.echo(f"{row.file}: {format_size(row.size)}, {LICENSE} ({row.project})", err=True)
+        typer.echo(f"{row.file}: {format_size(row.size)}, {row.state}; {LICENSE} ({row.project})", err=True)
         with track(f"downloading {row.file}", row.size / _MB, "MB") as show:
             path = download(row, base_url, lambda done, total: show(done / _MB, total / _MB))
+        typer.echo(f"SHA-256 {row.sha256} is right", err=True)
         facts = {"sha256": row.sha256, "license": LICENSE}
     if json is not None:
         write_json({"name": name, "path": str(path), **facts}, json)

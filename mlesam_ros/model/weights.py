@@ -34,7 +34,7 @@ _SAM2_1_FILES = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
 _SAM2_0_FILES = "https://dl.fbaipublicfiles.com/segment_anything_2/072824"
 _SAM1_FILES = "https://dl.fbaipublicfiles.com/segment_anything"
 _TIMEOUT_S = 30.0  # of the connection, and without data
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,8 @@ def test_broken_off_download_is_continued(mlesam, server, folder):
         print(f"$ mlesam {' '.join(command)}\n{result.output}exit code {result.exit_code}")
     assert [result.exit_code for result in log] == [2, 0, 0, 0]
     assert "downloading sam2.1_hiera_tiny.pt: 1 of 1 MB" in log[1].stderr
-    assert (
-        "512.0 kB, Apache License 2.0, Meta Platforms, Inc. (https://github.com/facebookresearch/sam2)" in log[1].stderr
-    )
+    assert "512.0 kB, partial; Apache License 2.0, Meta Platforms, Inc. (https://github.com" in log[1].stderr
+    assert f"SHA-256 {PUBLISHED[NAME].sha256} is right" in log[1].stderr and "SHA-256" not in log[0].stderr
     assert log[1].stdout == f"{folder / NAME}.pt\n" and (folder / f"{NAME}.pt").read_bytes() == CONTENT
     assert json.loads(log[3].stdout)["sha256"] == PUBLISHED[NAME].sha256
     assert [wanted for _, wanted in server.asked] == [None, "bytes=300000-"]

@@ -76,6 +76,15 @@ class TestDownload:
         assert get().read_bytes() == CONTENT
         assert server.asked[1][1] == "bytes=100000-" and left(folder) == [FILE]
 
+    def test_interrupted_download_is_continued(self, get, server):
+        def interrupt(done, total):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            download(PUBLISHED[NAME], server.url, interrupt)
+        assert PUBLISHED[NAME].state == "partial"
+        assert get().read_bytes() == CONTENT and server.asked[1][1] == "bytes=65536-"
+
     def test_complete_download_of_a_killed_process_is_kept(self, get, server, folder):
         partial = PUBLISHED[NAME].partial
         partial.parent.mkdir(parents=True)

@@ -86,6 +86,7 @@ def test_lifecycle_can_be_repeated(graph, start, robot, listener):
         ({"checkpoint": "/nowhere/street.safetensors"}, "there is no checkpoint /nowhere/street.safetensors"),
         ({"checkpoint": "{base_weights}"}, "no checkpoint metadata"),
         ({"base_weights": "{checkpoint}"}, "base weights"),
+        ({"base_weights": "sam2_hirea_large"}, "Did you mean sam2_hiera_large?"),
         ({"calibration_file": "/nowhere/rig.yaml"}, "/nowhere/rig.yaml cannot be read"),
         ({"device": "cuda:77"}, "cuda"),
     ],

@@ -361,7 +361,7 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: file written by `mlesam train`.
-        base_weights: file of the frozen backbone of the checkpoint; None for the one shipped with this package.
+        base_weights: path or name of the checkpoint's frozen backbone; None for the one shipped with this package.
         request: data set and options.
         track: progress display.
 
