@@ -91,10 +91,15 @@ def play_to_node(fresh: FreshEnvironment, bag: Path) -> str:
     node = subprocess.Popen(fresh.command("-m", "mlesam_ros.cli", "node"), cwd=fresh.folder)
     words = ("-m", "mlesam_ros.cli", "play", bag, "--loop", "--wait", 60)
     player = subprocess.Popen(fresh.command(*words), cwd=fresh.folder)
+    listener = subprocess.Popen(fresh.command("-c", LISTENER), cwd=fresh.folder, stdout=subprocess.PIPE, text=True)
     try:
-        return fresh.run("-c", LISTENER).strip()
+        while listener.poll() is None:
+            assert node.poll() is None and player.poll() is None, "the node or the player has ended"
+            time.sleep(0.5)
+        assert listener.returncode == 0
+        return listener.communicate()[0].strip()
     finally:
-        for process in (player, node):
+        for process in (listener, player, node):
             process.send_signal(signal.SIGINT)
             process.wait(60)
 
