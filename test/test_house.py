@@ -95,6 +95,16 @@ def test_imports_are_tried_in_compat_alone(module):
             assert not any(isinstance(s, ast.Import | ast.ImportFrom) for s in node.body), f"{module}:{node.lineno}"
 
 
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_numpy_classes_are_subscripted_in_annotations_alone(module):
+    """Before NumPy 1.22, `np.floating[Any]` raises when it is evaluated, as in an alias."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    values = [node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)]
+    found = [part for value in values for part in ast.walk(value) if isinstance(part, ast.Subscript)]
+    classes = {f"np.{name}" for name in ("dtype", "floating", "generic", "integer", "ndarray", "number")}
+    assert not [ast.unparse(part) for part in found if ast.unparse(part.value) in classes]
+
+
 def test_no_import_cycles():
     edges = {m: (imports(path, top_level_only=True) & MODULES.keys()) - {m} for m, path in MODULES.items()}
     while leaves := {module for module, below in edges.items() if not below}:

@@ -136,6 +136,8 @@ def image_view(image: RawImage, layouts: Mapping[str, PixelFormat], what: str) -
     rows = int(height * layout.lines)
     if rows != height * layout.lines:
         raise ImageError(f"image is {width}x{height} pixels; {image.encoding} needs an even height.")
+    if layout.channels == 2 and width % 2:  # two pixels share a U and a V; OpenCV 4.5 does not check it
+        raise ImageError(f"image is {width}x{height} pixels; {image.encoding} needs an even width.")
     if len(image.data) == rows * width * pixel:
         step = width * pixel  # rows without padding: step is redundant, and some drivers do not set it
     if step < width * pixel:

@@ -18,7 +18,7 @@ from mlesam_ros.preprocessing.images import DepthSamples, Meters, parse_depth
 from mlesam_ros.preprocessing.point_cloud import cloud_times, cloud_xyz, piece_times
 from mlesam_ros.types import DEPTH, LIDAR, CompressedImage, Modality, PointCloud, RawImage, SensorFrame
 
-Rasterizer = Callable[[npt.NDArray[np.floating[Any]], CameraModel, tuple[int, int], int], Meters]
+Rasterizer = Callable[[npt.NDArray[np.floating], CameraModel, tuple[int, int], int], Meters]
 """(N, 3) points in the optical frame, camera, size, dilation → (h, w) meters along its axis, NaN where unknown."""
 _MAX_UNCOMPENSATED_NS = 1_000_000
 """Largest lag without motion compensation: 3 cm at 30 m/s."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mlesam_ros.labels import load_label_space
 
-Floats = npt.NDArray[np.floating[Any]]
+Floats = npt.NDArray[np.floating]
 """float32 at run time; the type checker infers float64 for arithmetic with Python numbers."""
 
 

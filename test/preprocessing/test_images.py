@@ -249,7 +249,7 @@ def test_wrong_step_is_ignored_if_data_is_complete(step):
         (broken(encoding="nv12", height=2, width=3, step=3, data=np.zeros(9, np.uint8)), "YUV needs an even width"),
         (broken(encoding="nv24", step=3, data=np.zeros(12, np.uint8)), "6 rows with a step of 3 make 18"),
         (CompressedImage("png", bomb()), "declares 40000x40000 pixels"),
-        (broken(encoding="uyvy", step=6, data=np.zeros(12, np.uint8)), "YUV needs an even width"),
+        (broken(encoding="uyvy", step=6, data=np.zeros(12, np.uint8)), "uyvy needs an even width"),
         (
             CompressedImage("jpeg", np.arange(20, dtype=np.uint8)),
             "20 bytes starting with 00 01 02 03 is neither JPEG",
