@@ -29,7 +29,7 @@ STAMPS := $(VENV)/stamps
 
 # A sourced ROS, or the environment of another virtual environment's Python, must not leak into this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
-# Discovery stays on this machine.
+# Discovery stays on this machine. Every distribution with wheels reads this variable; Humble reads ROS_LOCALHOST_ONLY.
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export MLESAM_REQUIRE_MESSAGES := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
