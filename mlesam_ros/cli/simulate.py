@@ -31,8 +31,9 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of the street.")] = 0,
     weather: Annotated[str, typer.Option(help="cloud, fog, night, rain or sun.")] = "sun",
     fault: Annotated[
-        str, typer.Option(help="none, motionblur, overexposure, underexposure, lidarjitter or eventlowres.")
+        str, typer.Option(help="none, or one of the faults that docs/data.md lists, as motionblur.")
     ] = "none",
+    style: Annotated[str, typer.Option(help="plain, the street of the shipped weights, or varied.")] = "plain",
     drop: Annotated[list[str] | None, typer.Option(help="Omit a sensor; repeatable.")] = None,
     moments: Annotated[int, typer.Option(help="Number of time steps, at 10 Hz.")] = 200,
     side: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 512,
@@ -57,24 +58,38 @@ def simulate(
             raise ConfigError(f"streets {streets}, every {every} and moments {moments} must be at least 1.")
         numbers = range(0, moments * every, every)
         seeds = range(seed, seed + streets)
-        written, count = deliver, _write_deliver(deliver, split, seeds, (weather, fault), numbers, side, drop or [])
+        written, count = (
+            deliver,
+            _write_deliver(deliver, split, seeds, (weather, fault, style), numbers, side, drop or []),
+        )
     else:
         assert out is not None
-        _write_bag(out, seed, weather, fault, drop or [], moments, side)
+        _write_bag(out, seed, (weather, fault, style), drop or [], moments, side)
         written, count = out, moments
     if json is not None:
-        conditions = {"seed": seed, "weather": weather, "fault": fault, "dropped": drop or [], "side": side}
+        conditions = {
+            "seed": seed,
+            "weather": weather,
+            "fault": fault,
+            "style": style,
+            "dropped": drop or [],
+            "side": side,
+        }
         write_json({"written": str(written), "moments": count, **conditions}, json)
     if play and out is not None:
         _play(out)
 
 
-def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], moments: int, side: int) -> None:
+def _write_bag(
+    out: Path, seed: int, conditions: tuple[str, str, str], drop: list[str], moments: int, side: int
+) -> None:
     from mlesam_ros.progress import track
     from mlesam_ros.simulation.export import write_simulated_bag
     from mlesam_ros.simulation.world import World
 
-    world, is_new = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop), not out.exists()
+    weather, fault, style = conditions
+    world = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop, style=style)
+    is_new = not out.exists()
     try:
         with track("rendering", moments, "steps") as progress:
             write_simulated_bag(out, world, progress=lambda done: progress(done, moments))
@@ -87,7 +102,7 @@ def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], 
 
 
 def _write_deliver(
-    root: Path, split: str, seeds: range, conditions: tuple[str, str], moments: range, side: int, drop: list[str]
+    root: Path, split: str, seeds: range, conditions: tuple[str, str, str], moments: range, side: int, drop: list[str]
 ) -> int:
     """Write the scenes in DELIVER's layout and return the number of frames."""
     from mlesam_ros.progress import track
@@ -101,7 +116,7 @@ def _write_deliver(
     total, done = len(scenes) * len(moments), 0
     with track("rendering", total, "frames") as progress:
         for seed, weather, fault in scenes:
-            world = World(seed, weather, (side, side), fault=fault, dropped=drop)
+            world = World(seed, weather, (side, side), fault=fault, dropped=drop, style=conditions[2])
             done += len(write_deliver_scene(root, world, split, moments))
             progress(done, total)
     return done

@@ -1,9 +1,9 @@
-"""Meshes of buildings, street furniture, people, plants and vehicles, with random shapes and colors."""
+"""Meshes of buildings, barriers, street furniture and plants, with random shapes and colors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,41 +19,34 @@ from mlesam_ros.simulation.scene import (
     frustum,
     join,
     mesh,
+    moved,
     rod,
+    rods,
     rough,
     slab,
-    swinging,
 )
-from mlesam_ros.simulation.street_layout import LAMP_HEIGHT
-from mlesam_ros.simulation.textures import (
-    CARS,
-    FACADES,
-    FENCES,
-    LEAVES,
-    POLES,
-    ROOFS,
-    SIGNALS,
-    STATICS,
-    TRIMS,
-    WALLS,
-    linear,
-    pick,
-    vivid,
-)
+from mlesam_ros.simulation.street_layout import LAMP_HEIGHT, StreetLayout
+from mlesam_ros.simulation.style import Look, choose, linear
+
+SIGNALS = [linear(*c) for c in ((255, 40, 30), (255, 170, 30), (40, 240, 120))]
+_STOREY_M = 3.2
 
 
-def building(rng: np.random.Generator, width: float, x: float, y: float, heading: float) -> Instance:
+def building(
+    rng: np.random.Generator, layout: StreetLayout, width: float, x: float, y: float, heading: float
+) -> Instance:
     """A building with the middle of its front at (x, y) on the ground; the front faces -y of its local frame.
 
     Args:
         rng: draws height, roof and colors.
+        layout: shapes and colors of the street.
         width: width of the front, meters.
         x: meters.
         y: meters.
         heading: rotation about z, radians.
     """
     depth = rng.uniform(9.0, 14.0)
-    height = float(rng.integers(2, 8)) * 3.2 + 0.9
+    height = float(rng.integers(2, 8)) * _STOREY_M + 0.9
     parts = [box((width, depth, height), (0, depth / 2, height / 2), Material.FACADE, Label.BUILDING)]
     gabled = height < 14 and rng.uniform() < 0.6
     parts += [_gable(width, depth, height)] if gabled else [_parapet(width, depth, height)]
@@ -61,8 +54,30 @@ def building(rng: np.random.Generator, width: float, x: float, y: float, heading
         place = (rng.uniform(-0.25, 0.25) * width, depth * 0.6, height + 1.1)
         parts.append(box((2.6, 2.2, 2.2), place, Material.CONCRETE, Label.BUILDING))
     parts += _balconies(rng, width, height) if rng.uniform() < 0.35 else []
-    first, second = pick(rng, FACADES), pick(rng, TRIMS if not gabled else ROOFS)
+    if layout.shapes.awnings:
+        parts += _shop_front(rng, width, height) if rng.uniform() < layout.shapes.awnings else []
+    look = layout.look
+    first, second = look.facades.draw(rng), (look.roofs if gabled else look.trims).draw(rng)
     return Instance(join(parts), x, y, 0.0, heading, float(rng.uniform()), first, second)
+
+
+def _shop_front(rng: np.random.Generator, width: float, height: float) -> list[Mesh]:
+    """An awning, signs that project from the front, and a bay window or a chimney."""
+    label = Label.BUILDING
+    reach, low = rng.uniform(0.7, 1.6), rng.uniform(2.3, 2.7)
+    span = width * rng.uniform(0.3, 0.8)
+    profile = [(-span / 2, -reach, low), (span / 2, -reach, low), (span / 2, 0, low + 0.6), (-span / 2, 0, low + 0.6)]
+    parts = [frustum(profile, [(x, y, z + 0.05) for x, y, z in profile], Material.CARGO, label)]
+    for _ in range(int(rng.integers(0, 3))):
+        size = (0.12, rng.uniform(0.5, 1.1), rng.uniform(0.4, 2.4))
+        where = (rng.uniform(-0.45, 0.45) * width, -size[1] / 2, rng.uniform(3.2, 4.2) + size[2] / 2)
+        parts.append(box(size, where, Material.CARGO, label))
+    if rng.uniform() < 0.5:
+        parts.append(box((0.9, 0.9, 2.2), (rng.uniform(-0.4, 0.4) * width, 4.0, height + 1.6), Material.BRICK, label))
+    else:
+        middle = (rng.uniform(-0.3, 0.3) * width, -0.45, height / 2 + 1.4)
+        parts.append(box((2.4, 0.9, max(height - 3.6, 1.0)), middle, Material.FACADE, label))
+    return parts
 
 
 def _gable(width: float, depth: float, height: float) -> Mesh:
@@ -79,7 +94,7 @@ def _parapet(width: float, depth: float, height: float) -> Mesh:
 
 def _balconies(rng: np.random.Generator, width: float, height: float) -> list[Mesh]:
     across = np.arange(-width / 2 + 2.0, width / 2 - 1.5, rng.uniform(3.5, 5.0))
-    where = [(x, -0.5, z) for z in np.arange(4.1, height - 2.5, 3.2) for x in across]
+    where = [(x, -0.5, z) for z in np.arange(4.1, height - 2.5, _STOREY_M) for x in across]
     if not where:
         return []
     rails = [(x, -0.98, z + 0.5) for x, _, z in where]
@@ -89,7 +104,7 @@ def _balconies(rng: np.random.Generator, width: float, height: float) -> list[Me
     ]
 
 
-def wall(rng: np.random.Generator, length: float, x: float, y: float, heading: float) -> Instance:
+def wall(rng: np.random.Generator, look: Look, length: float, x: float, y: float, heading: float) -> Instance:
     """A garden wall of brick or concrete, `length` meters long, centered at (x, y)."""
     height = rng.uniform(1.1, 2.4)
     material = Material.BRICK if rng.uniform() < 0.6 else Material.CONCRETE
@@ -97,10 +112,10 @@ def wall(rng: np.random.Generator, length: float, x: float, y: float, heading: f
         box((length, 0.28, height), (0, 0, height / 2), material, Label.WALL),
         box((length + 0.05, 0.38, 0.1), (0, 0, height + 0.05), Material.CONCRETE, Label.WALL),
     ]
-    return Instance(join(parts), x, y, 0.0, heading, float(rng.uniform()), pick(rng, WALLS))
+    return Instance(join(parts), x, y, 0.0, heading, float(rng.uniform()), look.walls.draw(rng))
 
 
-def fence(rng: np.random.Generator, length: float, x: float, y: float, heading: float) -> Instance:
+def fence(rng: np.random.Generator, look: Look, length: float, x: float, y: float, heading: float) -> Instance:
     """A see-through picket or railing fence, `length` meters long, centered at (x, y)."""
     height, pitch = rng.uniform(0.9, 1.9), rng.uniform(0.16, 0.24)
     wooden = rng.uniform() < 0.5
@@ -112,20 +127,103 @@ def fence(rng: np.random.Generator, length: float, x: float, y: float, heading: 
         boxes((thick, 0.03, height), pickets, material, Label.FENCE),
         boxes((length, 0.05, 0.08), rails, material, Label.FENCE),
     ]
-    color = pick(rng, FENCES)
+    color = look.fences.draw(rng)
     return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), color, color)
 
 
-def lamp(rng: np.random.Generator, x: float, y: float, side: int, heading: float, reach: float) -> Instance:
-    """A street lamp at (x, y) with an arm of `reach` meters towards the road; `side` is +1 on the left, else -1."""
-    arm = -side * reach
+def guard_rail(rng: np.random.Generator, look: Look, length: float, x: float, y: float, heading: float) -> Instance:
+    """A crash barrier with one or two beams, or a concrete barrier, `length` meters long, centered at (x, y)."""
+    label, kind = Label.GUARD_RAIL, int(rng.integers(3))
+    color = look.poles.draw(rng)
+    if kind == 2:
+        profile = [(-0.3, 0.0), (0.3, 0.0), (0.16, 0.3), (0.09, 0.85), (-0.09, 0.85), (-0.16, 0.3)]
+        parts = [moved(slab(profile, length, Material.CONCRETE, label), heading=np.pi / 2)]
+    else:
+        along = np.arange(-length / 2 + 0.5, length / 2, rng.uniform(1.8, 3.5))
+        posts = np.stack([along, np.full_like(along, 0.08), np.full_like(along, 0.36)], 1)
+        beams = [(0, 0, 0.6), (0, 0, 0.3)][: kind + 1]
+        parts = [
+            boxes((0.1, 0.1, 0.72), posts, Material.METAL, label),
+            boxes((length, 0.08, 0.2 + 0.1 * (1 - kind)), beams, Material.METAL, label),
+        ]
+    return Instance(join(parts), x, y, 0.0, heading, float(rng.uniform()), color, color)
+
+
+def viaduct(rng: np.random.Generator, layout: StreetLayout, x: float, y: float, heading: float) -> Instance:
+    """A bridge that crosses over the street at (x, y)."""
+    label, clear, deep = Label.BRIDGE, rng.uniform(5.0, 6.6), rng.uniform(0.8, 1.6)
+    width = rng.uniform(4.0, 11.0)
+    material = (Material.CONCRETE, Material.BRICK, Material.METAL)[int(rng.integers(3))]
+    rim = clear + deep
     parts = [
-        rod((0, 0, 0), (0, 0, LAMP_HEIGHT), (0.1, 0.06), Material.METAL, Label.POLE),
-        rod((0, 0, LAMP_HEIGHT - 0.1), (0, arm, LAMP_HEIGHT + 0.15), (0.05, 0.04), Material.METAL, Label.POLE, 6),
-        box((0.28, 0.7, 0.12), (0, arm, LAMP_HEIGHT + 0.1), Material.STREETLAMP, Label.POLE),
+        box((width, 120.0, deep), (0, 0, clear + deep / 2), material, label),
+        boxes((0.25, 120.0, 0.9), [(-width / 2, 0, rim + 0.4), (width / 2, 0, rim + 0.4)], material, label),
     ]
-    color = pick(rng, POLES)
+    edge = layout.curb + rng.uniform(0.6, 1.4)
+    for side in (-1, 1):
+        for d in np.arange(edge, 60.0, rng.uniform(9.0, 14.0)):
+            if rng.uniform() < 0.5:
+                parts.append(box((width * 0.8, 0.9, clear), (0, side * d, clear / 2), material, label))
+            else:
+                feet = [(-width * 0.3, side * d, clear / 2), (width * 0.3, side * d, clear / 2)]
+                parts.append(boxes((0.9, 0.9, clear), feet, material, label))
+    return Instance(join(parts), x, y, 0.0, heading, float(rng.uniform()), layout.look.walls.draw(rng))
+
+
+def lamp(
+    rng: np.random.Generator, layout: StreetLayout, x: float, y: float, side: int, heading: float, reach: float
+) -> Instance:
+    """A street lamp at (x, y) whose head is `reach` meters towards the road; `side` is +1 on the left, else -1."""
+    arm, top, label = -side * reach, LAMP_HEIGHT, Label.POLE
+    kind = choose(layout.shapes.lamps, rng)
+    parts = [rod((0, 0, 0), (0, 0, top), (0.1, 0.06), Material.METAL, label)]
+    if kind != "arm":
+        thick = rng.uniform(0.05, 0.14)
+        parts = [rod((0, 0, 0), (0, 0, top), (thick, 0.7 * thick), Material.METAL, label)]
+    if kind == "post":
+        parts = [rod((0, 0, 0), (0, 0, 4.4), (0.09, 0.05), Material.METAL, label)]
+        parts.append(rod((0, 0, 4.4), (0, 0, 4.9), (0.14, 0.24), Material.STREETLAMP, label, 6))
+        parts.append(rod((0, 0, 4.9), (0, 0, 5.1), (0.28, 0.05), Material.METAL, label, 6))
+    else:
+        bow = [(0.0, -0.9), (0.45, -0.25), (1.0, 0.0)] if kind == "curved" else [(0.0, -0.25), (1.0, 0.0)]
+        for way in (1.0, -1.0) if kind == "double" else (1.0,):
+            for (a, low), (b, high) in pairwise(bow):
+                start, end = (0, way * a * arm, top + 0.15 + low), (0, way * b * arm, top + 0.15 + high)
+                parts.append(rod(start, end, (0.05, 0.04), Material.METAL, label, 6))
+            parts.append(box((0.28, 0.7, 0.12), (0, way * arm, top + 0.1), Material.STREETLAMP, label))
+    color = layout.look.poles.draw(rng)
     return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), color, color)
+
+
+def pole(rng: np.random.Generator, layout: StreetLayout, x: float, y: float, heading: float) -> Instance:
+    """A bare pole: thin, thick, a mast of tram or utility wires with brackets, or a flagpole."""
+    label, kind = Label.POLE, int(rng.integers(4))
+    height = (rng.uniform(1.8, 3.5), rng.uniform(4.0, 9.0), rng.uniform(6.5, 9.5), rng.uniform(5.0, 9.0))[kind]
+    radius = (0.025, rng.uniform(0.1, 0.22), rng.uniform(0.1, 0.18), 0.045)[kind] * rng.uniform(0.8, 1.5)
+    material = Material.BARK if kind == 2 and rng.uniform() < 0.5 else Material.METAL
+    parts = [rod((0, 0, 0), (0, 0, height), (radius, radius * rng.uniform(0.5, 1.0)), material, label)]
+    if kind == 2:
+        parts += [
+            box((0.1, rng.uniform(1.2, 2.4), 0.12), (0, 0, height - 0.4 - 0.8 * n), material, label)
+            for n in range(int(rng.integers(1, 3)))
+        ]
+    if kind == 3:
+        parts.append(box((0.02, 1.3, 0.9), (0, 0.65, height - 0.6), Material.CARGO, Label.OTHER))
+    color = layout.look.poles.draw(rng)
+    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), color, layout.look.poles.draw(rng))
+
+
+def gantry(rng: np.random.Generator, layout: StreetLayout, x: float, y: float, heading: float) -> Instance:
+    """A beam over the road on two posts, with direction signs that face -x of the local frame."""
+    half, top = layout.curb + 0.4, rng.uniform(5.6, 6.6)
+    posts = [rod((0, d, 0), (0, d, top + 0.4), (0.16, 0.12), Material.POST, Label.POLE) for d in (-half, half)]
+    beams = boxes((0.18, 2 * half, 0.14), [(0, 0, top), (0, 0, top + 0.7)][: int(rng.integers(1, 3))], Material.POST,
+                  Label.POLE)  # fmt: skip
+    boards = [
+        box((0.05, rng.uniform(1.6, 2.8), rng.uniform(1.2, 2.0)), (-0.2, d, top), Material.SIGN, Label.TRAFFIC_SIGN)
+        for d in rng.permutation([-0.5, 0.5, 0.0])[: int(rng.integers(1, 3))] * layout.curb
+    ]
+    return Instance(join([*posts, beams, *boards]), x, y, 0.0, heading, top / 4, *_SIGN_COLORS[int(rng.integers(4))])
 
 
 def _plate(sides: int, radius: float, z: float, turn: float = 0.0) -> Mesh:
@@ -136,27 +234,52 @@ def _plate(sides: int, radius: float, z: float, turn: float = 0.0) -> Mesh:
 
 
 _RED, _WHITE, _BLUE, _YELLOW = (linear(*c) for c in ((190, 24, 30), (235, 235, 232), (24, 70, 160), (236, 190, 40)))
+_BLACK, _GREEN = linear(20, 20, 20), linear(20, 110, 70)
+_SIGN_COLORS = ((_BLUE, _WHITE), (_GREEN, _WHITE), (_WHITE, _BLACK), (_YELLOW, _BLACK))
+_SIGNS: dict[str, tuple[Color, Color]] = {
+    "round": (_WHITE, _RED), "triangle": (_WHITE, _RED), "octagon": (_RED, _WHITE), "square": (_BLUE, _WHITE),
+    "board": (_YELLOW, _BLACK), "arrow": (_BLUE, _WHITE), "pair": (_WHITE, _RED), "diamond": (_YELLOW, _BLACK),
+    "tall": (_GREEN, _WHITE), "plate": (_WHITE, _BLACK),
+}  # fmt: skip
+"""Kind of traffic sign → colors of face and rim."""
 
 
-def sign(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
-    """A traffic sign: round, triangular, octagonal, square or a place-name board."""
+def _sign_faces(kind: str, top: float) -> list[Mesh]:
+    def board(width: float, height: float, z: float) -> Mesh:
+        return box((0.04, width, height), (-0.07, 0, z), Material.SIGN, Label.TRAFFIC_SIGN)
+
+    faces: dict[str, Callable[[], list[Mesh]]] = {
+        "round": lambda: [_plate(16, 0.36, top)],
+        "triangle": lambda: [_plate(3, 0.5, top)],
+        "octagon": lambda: [_plate(8, 0.4, top, np.pi / 8)],
+        "square": lambda: [_plate(4, 0.5, top, np.pi / 4)],
+        "board": lambda: [board(1.2, 0.5, top)],
+        "arrow": lambda: [_plate(16, 0.3, top)],
+        "pair": lambda: [_plate(16, 0.32, top), board(0.5, 0.3, top - 0.55)],
+        "diamond": lambda: [_plate(4, 0.45, top)],
+        "tall": lambda: [board(0.8, 1.6, top - 0.4)],
+        "plate": lambda: [board(0.9, 0.22, top), _plate(4, 0.3, top - 0.5, np.pi / 4)],
+    }
+    return faces[kind]()
+
+
+def sign(rng: np.random.Generator, layout: StreetLayout, x: float, y: float, heading: float) -> Instance:
+    """A traffic sign of one of the kinds of `Shapes.signs`."""
     top = rng.uniform(2.3, 2.8)
-    kind = int(rng.integers(5))
-    face = [
-        _plate(16, 0.36, top), _plate(3, 0.5, top), _plate(8, 0.4, top, np.pi / 8), _plate(4, 0.5, top, np.pi / 4),
-        box((0.04, 1.2, 0.5), (-0.07, 0, top), Material.SIGN, Label.TRAFFIC_SIGN),
-    ][kind]  # fmt: skip
+    kinds = layout.shapes.signs
+    kind = kinds[int(rng.integers(len(kinds)))]
     post = rod((0, 0, 0), (0, 0, top + 0.3), (0.035, 0.035), Material.POST, Label.POLE, 6)
-    first = (_WHITE, _WHITE, _RED, _BLUE, _YELLOW)[kind]
-    second = (_RED, _RED, _WHITE, _WHITE, linear(20, 20, 20))[kind]
-    return Instance(join([post, face]), x, y, 0.1, heading, top / 4, first, second)
+    return Instance(join([post, *_sign_faces(kind, top)]), x, y, 0.1, heading, top / 4, *_SIGNS[kind])
 
 
-def signals(rng: np.random.Generator, x: float, y: float, heading: float, reach: float, phase: int) -> Instance:
+def signals(
+    rng: np.random.Generator, layout: StreetLayout, x: float, y: float, heading: float, reach: float, phase: int
+) -> Instance:
     """A traffic light with a second head on an arm that reaches `reach` meters over the road (0: none).
 
     Args:
         rng: draws the tone of the pole.
+        layout: kinds of housings, and colors of the street.
         x: meters.
         y: meters.
         heading: rotation about z, radians; the lenses face -x of the local frame.
@@ -168,18 +291,22 @@ def signals(rng: np.random.Generator, x: float, y: float, heading: float, reach:
     parts = [rod((0, 0, 0), (0, 0, height), (0.09, 0.07), Material.POST, Label.POLE)]
     if reach:
         parts.append(rod((0, 0, 5.8), (0, reach, 5.9), (0.06, 0.05), Material.POST, Label.POLE, 6))
-    parts.append(boxes((0.26, 0.36, 1.0), heads, Material.RUBBER, Label.TRAFFIC_LIGHT))
+    kind = choose(layout.shapes.signals, rng)
+    size = {"upright": (0.26, 0.36, 1.0), "wide": (0.1, 0.62, 1.3), "small": (0.2, 0.24, 0.7)}[kind]
+    parts.append(boxes(size, heads, Material.RUBBER, Label.TRAFFIC_LIGHT))
+    pitch, lens, front = (0.2, 0.16, 0.11) if kind == "small" else (0.31, 0.22, 0.06 if kind == "wide" else 0.14)
     for number in range(3):
         lit = Material.SIGNAL if number == phase else Material.GLASS
-        lenses = [(hx - 0.14, hy, hz + 0.31 * (1 - number)) for hx, hy, hz in heads]
-        parts.append(boxes((0.06, 0.22, 0.22), lenses, lit, Label.TRAFFIC_LIGHT))
-    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), SIGNALS[phase], pick(rng, POLES))
+        lenses = [(hx - front, hy, hz + pitch * (1 - number)) for hx, hy, hz in heads]
+        parts.append(boxes((0.06, lens, lens), lenses, lit, Label.TRAFFIC_LIGHT))
+    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), SIGNALS[phase], layout.look.poles.draw(rng))
 
 
-def clutter(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
-    """A bin, bench, advertising column, cabinet or stack of crates."""
-    make = (_bin, _bench, _column, _cabinet, _crates)[int(rng.integers(5))]
-    first, second = pick(rng, STATICS, 0.3), pick(rng, FENCES, 0.3)
+def clutter(rng: np.random.Generator, layout: StreetLayout, x: float, y: float, heading: float) -> Instance:
+    """A bin, bench, advertising column or other fixed object of one of the kinds of `Shapes.clutter`."""
+    kinds, look = layout.shapes.clutter, layout.look
+    make = _CLUTTER[kinds[int(rng.integers(len(kinds)))]]
+    first, second = look.statics.draw(rng, 0.3), look.fences.draw(rng, 0.3)
     return Instance(make(), x, y, 0.1, heading, float(rng.uniform()), first, second)
 
 
@@ -209,14 +336,129 @@ def _crates() -> Mesh:
     return boxes((0.8, 0.75, 0.65), where, Material.WOOD, Label.STATIC)
 
 
-def bollards(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
+def _hydrant() -> Mesh:
+    body = rod((0, 0, 0), (0, 0, 0.65), (0.13, 0.11), Material.PAINT, Label.STATIC, 8)
+    caps = boxes((0.12, 0.42, 0.12), [(0, 0, 0.45)], Material.PAINT, Label.STATIC)
+    return join([body, caps, ball((0.12, 0.12, 0.1), (0, 0, 0.68), Material.PAINT, Label.STATIC)])
+
+
+def _planter() -> Mesh:
+    tub = box((0.8, 1.4, 0.55), (0, 0, 0.28), Material.CONCRETE, Label.STATIC)
+    shrubs = [ball((0.35, 0.4, 0.35), (0, d, 0.75), Material.LEAF, Label.VEGETATION, 5) for d in (-0.35, 0.35)]
+    return join([tub, *shrubs])
+
+
+def _mailbox() -> Mesh:
+    return join(
+        [
+            box((0.4, 0.5, 0.75), (0, 0, 1.0), Material.PAINT, Label.STATIC),
+            boxes((0.06, 0.06, 0.65), [(0, -0.18, 0.32), (0, 0.18, 0.32)], Material.METAL, Label.STATIC),
+        ]
+    )
+
+
+def _meter() -> Mesh:
+    post = rod((0, 0, 0), (0, 0, 1.1), (0.05, 0.05), Material.POST, Label.POLE, 6)
+    return join([post, box((0.25, 0.3, 0.5), (0, 0, 1.3), Material.PAINT, Label.STATIC)])
+
+
+def _rack() -> Mesh:
+    sides = boxes((0.05, 0.05, 0.8), [(0, d, 0.4) for d in (-1.2, -0.7, -0.2, 0.3, 0.8, 1.3)], Material.METAL,
+                  Label.STATIC)  # fmt: skip
+    tops = boxes((0.05, 0.55, 0.05), [(0, d, 0.8) for d in (-0.95, 0.05, 1.05)], Material.METAL, Label.STATIC)
+    return join([sides, tops])
+
+
+_CLUTTER: dict[str, Callable[[], Mesh]] = {
+    "bin": _bin, "bench": _bench, "column": _column, "cabinet": _cabinet, "crates": _crates, "hydrant": _hydrant,
+    "planter": _planter, "mailbox": _mailbox, "meter": _meter, "rack": _rack,
+}  # fmt: skip
+
+
+def movable(rng: np.random.Generator, look: Look, x: float, y: float, heading: float) -> Instance:
+    """Objects that people move: wheeled bins, sacks, cones, chairs at a table, or a trolley."""
+    label, kind, count = Label.DYNAMIC, int(rng.integers(5)), int(rng.integers(1, 5))
+    at = [0.75 * n for n in range(count)]
+    if kind == 0:
+        parts = [box((0.6, 0.58, 1.0), (0, d, 0.58), Material.PAINT, label) for d in at]
+        parts += [box((0.66, 0.6, 0.08), (0.02, d, 1.1), Material.PAINT, label) for d in at]
+        parts.append(boxes((0.2, 0.5, 0.2), [(0.22, d, 0.1) for d in at], Material.RUBBER, label))
+    elif kind == 1:
+        parts = [rough(ball((0.32, 0.34, 0.34), (0.1 * n, d, 0.28), Material.CARGO, label, 5), 0.05, rng)
+                 for n, d in enumerate(at)]  # fmt: skip
+    elif kind == 2:
+        parts = [rod((0, 1.6 * d, 0.02), (0, 1.6 * d, 0.75), (0.17, 0.03), Material.SIGNAL, label, 8) for d in at]
+        parts.append(boxes((0.4, 0.4, 0.04), [(0, 1.6 * d, 0.02) for d in at], Material.RUBBER, label))
+    elif kind == 3:
+        parts = [
+            rod((0, 0, 0.7), (0, 0, 0.75), (0.45, 0.45), Material.WOOD, label, 10),
+            rod((0, 0, 0), (0, 0, 0.7), (0.04, 0.04), Material.METAL, label, 6),
+            boxes((0.42, 0.42, 0.06), [(0.8, 0, 0.45), (-0.8, 0, 0.45)], Material.PAINT, label),
+            boxes((0.05, 0.42, 0.5), [(1.0, 0, 0.7), (-1.0, 0, 0.7)], Material.PAINT, label),
+            boxes((0.04, 0.04, 0.45), [(s * 0.8 + a, b, 0.22) for s in (-1, 1) for a in (-0.18, 0.18)
+                                       for b in (-0.18, 0.18)], Material.METAL, label),
+        ]  # fmt: skip
+    else:
+        parts = [
+            boxes((0.8, 0.03, 0.5), [(0, -0.25, 0.75), (0, 0.25, 0.75)], Material.METAL, label),
+            box((0.8, 0.5, 0.04), (0, 0, 0.5), Material.METAL, label),
+            boxes((0.12, 0.05, 0.12), [(a, b, 0.06) for a in (-0.35, 0.35) for b in (-0.2, 0.2)], Material.RUBBER,
+                  label),
+            boxes((0.03, 0.03, 0.5), [(a, b, 0.3) for a in (-0.35, 0.35) for b in (-0.2, 0.2)], Material.METAL, label),
+        ]  # fmt: skip
+    first, second = look.statics.draw(rng, 0.3), look.fences.draw(rng)
+    return Instance(join(parts), x, y, 0.12, heading, float(rng.uniform()), first, second)
+
+
+def oddity(rng: np.random.Generator, look: Look, x: float, y: float, heading: float) -> Instance:
+    """An object that no other class names: a monument, a parasol, a market stall, a scaffold or a tent."""
+    label, kind = Label.OTHER, int(rng.integers(5))
+    if kind == 0:
+        parts = [
+            box((1.4, 1.4, 1.5), (0, 0, 0.75), Material.CONCRETE, label),
+            rod((0, 0, 1.5), (0, 0, 2.9), (0.34, 0.22), Material.CONCRETE, label, 8),
+            ball((0.2, 0.18, 0.24), (0, 0, 3.1), Material.CONCRETE, label),
+        ]
+    elif kind == 1:
+        parts = [
+            rod((0, 0, 0), (0, 0, 2.4), (0.03, 0.03), Material.METAL, label, 6),
+            rod((0, 0, 2.1), (0, 0, 2.6), (rng.uniform(1.0, 1.7), 0.05), Material.CARGO, label, 8),
+        ]
+    elif kind == 2:
+        posts = [(a, b, 1.1) for a in (-0.9, 0.9) for b in (-1.5, 1.5)]
+        roof = [(-1.1, -1.7, 2.2), (1.1, -1.7, 2.2), (1.1, 1.7, 2.2), (-1.1, 1.7, 2.2)]
+        parts = [
+            boxes((0.06, 0.06, 2.2), posts, Material.METAL, label),
+            frustum(roof, [(0, -1.5, 2.9), (0, -1.5, 2.9), (0, 1.5, 2.9), (0, 1.5, 2.9)], Material.CARGO, label),
+            box((0.9, 2.9, 0.9), (0, 0, 0.45), Material.CARGO, label),
+        ]
+    elif kind == 3:
+        levels, along = range(1, int(rng.integers(2, 5))), np.arange(-3.0, 3.1, 2.0)
+        height = 2.1 * len(levels) + 1.0
+        parts = [
+            boxes((0.06, 0.06, height), [(a, b, height / 2) for a in (0.0, 0.9) for b in along], Material.METAL, label),
+            boxes((0.9, 6.2, 0.06), [(0.45, 0, 2.1 * n) for n in levels], Material.WOOD, label),
+            boxes((0.05, 6.2, 0.05), [(0, 0, 2.1 * n + 0.9) for n in levels], Material.METAL, label),
+        ]
+    else:
+        low, high = [(-1.4, -1.4, 0), (1.4, -1.4, 0), (1.4, 1.4, 0), (-1.4, 1.4, 0)], 2.0
+        walls = frustum(low, [(a, b, high) for a, b, _ in low], Material.CARGO, label)
+        tip = frustum([(a, b, high) for a, b, _ in low], [(0.1 * a, 0.1 * b, 3.0) for a, b, _ in low], Material.CARGO,
+                      label)  # fmt: skip
+        parts = [walls, tip]
+    first, second = look.tops.draw(rng), look.fences.draw(rng)
+    return Instance(join(parts), x, y, 0.12, heading, float(rng.uniform()), first, second)
+
+
+def bollards(rng: np.random.Generator, look: Look, x: float, y: float, heading: float) -> Instance:
     """A row of five bollards along the curb."""
-    posts = [rod((1.6 * n, 0, 0), (1.6 * n, 0, 0.9), (0.09, 0.07), Material.METAL, Label.POLE, 7) for n in range(5)]
-    color = pick(rng, POLES)
-    return Instance(join(posts), x, y, 0.1, heading, float(rng.uniform()), color, color)
+    feet = np.array([(1.6 * n, 0, 0) for n in range(5)])
+    posts = rods(feet, feet + np.array([0, 0, 0.9]), (0.09, 0.07), Material.METAL, Label.POLE, 7)
+    color = look.poles.draw(rng)
+    return Instance(posts, x, y, 0.1, heading, float(rng.uniform()), color, color)
 
 
-def shelter(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
+def shelter(rng: np.random.Generator, look: Look, x: float, y: float, heading: float) -> Instance:
     """A bus shelter, open towards -y of its local frame."""
     parts = [
         box((4.0, 1.5, 0.1), (0, 0.2, 2.45), Material.METAL, Label.STATIC),
@@ -230,53 +472,20 @@ def shelter(rng: np.random.Generator, x: float, y: float, heading: float) -> Ins
         box((0.1, 1.3, 1.7), (1.95, 0.15, 1.3), Material.CARGO, Label.STATIC),
         box((2.4, 0.4, 0.08), (-0.4, 0.55, 0.5), Material.WOOD, Label.STATIC),
     ]
-    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), vivid(rng), pick(rng, FENCES))
+    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), look.tops.draw(rng), look.fences.draw(rng))
 
 
-BUILDS = ("adult", "tall", "child", "coat", "bag")
+def tree(rng: np.random.Generator, layout: StreetLayout, x: float, y: float, size: float | None = None) -> Instance:
+    """A tree of one of the kinds of `Shapes.trees`, `size` meters tall, by default 5 to 10."""
+    height = size or float(rng.uniform(5.0, 10.0))
+    make = {"crown": _crowned, "bare": _bare, "conifer": _conifer}[choose(layout.shapes.trees, rng)]
+    parts, look = make(rng, height), layout.look
+    leaf = look.leaves.draw(rng, 0.25)
+    return Instance(join(parts), x, y, 0.1, float(rng.uniform(0, 6.28)), float(rng.uniform()), leaf, look.bark)
 
 
-@cache
-def person(build: str) -> Mesh:
-    """A pedestrian of one of `BUILDS`, about 1.75 m tall, with swinging legs and arms."""
-    label = Label.PEDESTRIAN
-    legs = [
-        swinging(rod((0, y, 0.0), (0, y, 0.86), (0.075, 0.1), Material.TROUSERS, label, 7), 0.86, sign)
-        for y, sign in ((-0.1, 1.0), (0.1, -1.0))
-    ]
-    arms = [
-        swinging(rod((0, y, 0.78), (0, y * 0.85, 1.4), (0.045, 0.06), Material.TOP, label, 6), 1.4, sign)
-        for y, sign in ((-0.28, -0.8), (0.28, 0.8))
-    ]
-    hem = 0.55 if build == "coat" else 0.84
-    trunk = rod((0, 0, hem), (0, 0, 1.46), (0.2, 0.2), Material.TOP, label, 9)
-    parts = [*legs, *arms, trunk, ball((0.11, 0.1, 0.14), (0.02, 0, 1.62), Material.SKIN, label)]
-    parts.append(ball((0.12, 0.11, 0.1), (-0.02, 0, 1.69), Material.RUBBER, label))
-    if build == "bag":
-        parts.append(box((0.18, 0.3, 0.42), (-0.24, 0, 1.2), Material.TROUSERS, label))
-    scale = {"tall": 1.08, "child": 0.68}.get(build, 1.0)
-    whole = join(parts)
-    return Mesh(
-        whole.vertices * np.float32(scale),
-        whole.triangles,
-        whole.material,
-        whole.classes,
-        whole.swing * np.float32(scale),
-    )
-
-
-def draw_person(
-    rng: np.random.Generator, x: float, y: float, z: float, heading: float, stride: float = 0.0
-) -> Instance:
-    """A random pedestrian at (x, y, z) meters, facing `heading` radians; `stride` as in `Instance`."""
-    build = person(BUILDS[int(rng.integers(len(BUILDS)))])
-    top, trousers = vivid(rng), pick(rng, STATICS + CARS[2:8], 0.3)
-    return Instance(build, x, y, z, heading, float(rng.uniform()), top, trousers, stride)
-
-
-def tree(rng: np.random.Generator, x: float, y: float, size: float | None = None) -> Instance:
-    """A tree with a crown of several ellipsoids, `size` meters tall, by default 5 to 10."""
-    height = size or rng.uniform(5.0, 10.0)
+def _crowned(rng: np.random.Generator, height: float) -> list[Mesh]:
+    """A crown of several ellipsoids."""
     stem = height * rng.uniform(0.3, 0.42)
     girth = 0.018 * height + 0.05
     lean = rng.uniform(-0.25, 0.25, 2)
@@ -293,11 +502,49 @@ def tree(rng: np.random.Generator, x: float, y: float, size: float | None = None
         scale = height * (1.0 if number == 0 else rng.uniform(0.55, 0.8))
         lump = ball((spread * scale, spread * scale, rise * scale), center, Material.LEAF, Label.VEGETATION, 7)
         parts.append(rough(lump, 0.028 * height, rng))
-    leaf = pick(rng, LEAVES, 0.25)
-    return Instance(join(parts), x, y, 0.1, float(rng.uniform(0, 6.28)), float(rng.uniform()), leaf, linear(96, 82, 68))
+    return parts
 
 
-def hedge(rng: np.random.Generator, length: float, x: float, y: float, heading: float) -> Instance:
+def _bare(rng: np.random.Generator, height: float) -> list[Mesh]:
+    """A tree without leaves: limbs that fork twice, in an incomplete crown of twigs."""
+    label, material = Label.VEGETATION, Material.BARK
+    stem, girth, limbs = height * rng.uniform(0.22, 0.4), 0.016 * height + 0.05, int(rng.integers(4, 7))
+    angle, lean = 2.4 * np.arange(limbs) + rng.uniform(-0.4, 0.4, limbs), rng.uniform(0.25, 0.75, limbs)
+    start = np.stack([0 * angle, 0 * angle, stem * rng.uniform(0.8, 1.0, limbs)], 1)
+    way = np.stack([np.cos(angle) * lean, np.sin(angle) * lean, np.ones(limbs)], 1)
+    fork = start + way * height * rng.uniform(0.22, 0.32, (limbs, 1))
+    bent = np.repeat(way, 4, 0) + rng.uniform(-0.7, 0.7, (4 * limbs, 3)) * [1, 1, 0.3]
+    root = np.repeat(fork, 4, 0)
+    tip = root + bent * height * rng.uniform(0.12, 0.26, (4 * limbs, 1))
+    middle = np.repeat(root, 3, 0) + np.repeat(tip - root, 3, 0) * rng.uniform(0.4, 1.0, (12 * limbs, 1))
+    end = np.repeat(tip, 3, 0) + (np.repeat(bent, 3, 0) + rng.uniform(-1, 1, (12 * limbs, 3))) * height * 0.1
+    parts = [
+        rod((0, 0, 0), (0, 0, stem), (girth, girth * 0.8), material, label, 7),
+        rods(start, fork, (girth * 0.55, girth * 0.35), material, label, 5),
+        rods(root, tip, (girth * 0.3, girth * 0.12), material, label, 4),
+        rods(middle, end, (girth * 0.14, girth * 0.06), material, label, 3),
+    ]
+    for _ in range(int(rng.integers(0, 4))):
+        where = rng.uniform([-0.16, -0.16, 0.55], [0.16, 0.16, 0.85]) * height
+        size = rng.uniform(0.08, 0.16, 3) * height
+        parts.append(rough(ball(tuple(size), tuple(where), Material.LEAF, label, 6), 0.04 * height, rng))
+    return parts
+
+
+def _conifer(rng: np.random.Generator, height: float) -> list[Mesh]:
+    """Cones on a short stem."""
+    label, wide, tiers = Label.VEGETATION, height * rng.uniform(0.14, 0.24), int(rng.integers(2, 5))
+    parts = [rod((0, 0, 0), (0, 0, height * 0.3), (0.12, 0.1), Material.BARK, label, 6)]
+    for n in range(tiers):
+        low, high = height * (0.12 + 0.8 * n / tiers), height * min(1.0, 0.34 + 0.86 * (n + 1) / tiers)
+        radius = wide * (1 - 0.8 * n / tiers)
+        parts.append(
+            rough(rod((0, 0, low), (0, 0, high), (radius, 0.03), Material.LEAF, label, 10), 0.02 * height, rng)
+        )
+    return parts
+
+
+def hedge(rng: np.random.Generator, look: Look, length: float, x: float, y: float, heading: float) -> Instance:
     """A clipped hedge, `length` meters long, centered at (x, y)."""
     height, deep = rng.uniform(0.8, 2.0), rng.uniform(0.6, 1.1)
     pieces = max(1, int(length / 1.2))
@@ -306,177 +553,11 @@ def hedge(rng: np.random.Generator, length: float, x: float, y: float, heading: 
         rough(box((length / pieces, deep, height), (a, 0, height / 2), Material.LEAF, Label.VEGETATION), 0.08, rng)
         for a in along
     ]
-    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), pick(rng, LEAVES, 0.2))
+    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), look.leaves.draw(rng, 0.2))
 
 
-def bush(rng: np.random.Generator, x: float, y: float) -> Instance:
+def bush(rng: np.random.Generator, look: Look, x: float, y: float) -> Instance:
     """A low round bush."""
     radius = rng.uniform(0.5, 1.2)
     lump = ball((radius, radius, radius * 0.8), (0, 0, radius * 0.6), Material.LEAF, Label.VEGETATION, 6)
-    return Instance(rough(lump, 0.12 * radius, rng), x, y, 0.1, 0.0, float(rng.uniform()), pick(rng, LEAVES, 0.25))
-
-
-# Side views as (nose, tail, hood height, sill, glass from, glass to, roof from, roof to, roof height, width), meters.
-_BODIES = {
-    "hatchback": (2.0, -1.95, 0.92, 0.28, 1.0, -1.85, 0.25, -1.45, 1.48, 1.74),
-    "saloon": (2.3, -2.25, 0.9, 0.28, 1.05, -1.65, 0.3, -0.95, 1.45, 1.8),
-    "estate": (2.3, -2.3, 0.92, 0.28, 1.1, -2.2, 0.35, -1.95, 1.5, 1.82),
-    "suv": (2.25, -2.2, 1.08, 0.38, 1.15, -2.1, 0.45, -1.85, 1.74, 1.9),
-    "van": (2.4, -2.5, 1.2, 0.36, 1.75, -2.48, 1.05, -2.42, 2.15, 1.95),
-}
-CAR_KINDS = tuple(_BODIES)
-
-
-def _wheels(label: int, axles: tuple[float, ...], width: float, radius: float) -> list[Mesh]:
-    parts = []
-    for x in axles:
-        for side in (-1.0, 1.0):
-            y = side * width / 2
-            inner, outer, hub = (x, y - side * 0.22, radius), (x, y + side * 0.01, radius), (x, y + side * 0.03, radius)
-            parts.append(rod(inner, outer, (radius, radius), Material.RUBBER, label, 12))
-            parts.append(rod(outer, hub, (radius * 0.58, radius * 0.5), Material.POST, label, 8))
-    return parts
-
-
-def _lamps(label: int, nose: float, tail: float, width: float, height: float) -> list[Mesh]:
-    y = width / 2 - 0.22
-    front = [(nose - 0.02, -y, height), (nose - 0.02, y, height)]
-    back = [(tail + 0.02, -y, height + 0.06), (tail + 0.02, y, height + 0.06)]
-    plate = box((0.03, 0.5, 0.12), (tail - 0.01, 0, height - 0.18), Material.SIGN, label)
-    return [
-        boxes((0.08, 0.3, 0.15), front, Material.HEADLAMP, label),
-        boxes((0.08, 0.26, 0.2), back, Material.TAILLAMP, label),
-        plate,
-    ]
-
-
-def _ring(x0: float, x1: float, half: float, z: float) -> list[tuple[float, float, float]]:
-    return [(x0, -half, z), (x0, half, z), (x1, half, z), (x1, -half, z)]
-
-
-@cache
-def car(kind: str) -> Mesh:
-    """A car or van of one of `CAR_KINDS`."""
-    nose, tail, belt, sill, glass0, glass1, roof0, roof1, roof, width = _BODIES[kind]
-    label, half = Label.CARS, width / 2
-    side = [
-        (nose - 0.12, sill), (nose, sill + 0.2), (nose - 0.1, belt - 0.2), (nose - 0.55, belt - 0.06), (glass0, belt),
-        (glass1, belt), (tail + 0.05, belt - 0.08), (tail, sill + 0.25), (tail + 0.1, sill),
-    ]  # fmt: skip
-    cabin = frustum(
-        _ring(glass0, glass1, half - 0.04, belt), _ring(roof0, roof1, half - 0.2, roof), Material.GLASS, label
-    )
-    lid = frustum(
-        _ring(roof0 + 0.04, roof1 - 0.04, half - 0.2, roof), _ring(roof0 - 0.1, roof1 + 0.1, half - 0.27, roof + 0.05),
-        Material.PAINT, label,
-    )  # fmt: skip
-    middle = (roof0 + roof1) / 2 - 0.1
-    pillars = [
-        frustum(
-            _ring(x0 + 0.05, x0 - 0.05, half - 0.03, belt),
-            _ring(x1 + 0.04, x1 - 0.04, half - 0.19, roof),
-            Material.PAINT,
-            label,
-        )
-        for x0, x1 in ((glass0, roof0), (middle, middle), (glass1, roof1))
-    ]
-    mirrors = boxes((0.12, 0.2, 0.14), [(glass0 - 0.25, y, belt + 0.08) for y in (-half - 0.08, half + 0.08)],
-                    Material.PAINT, label)  # fmt: skip
-    under = box((nose - tail - 0.5, width - 0.2, 0.2), ((nose + tail) / 2, 0, sill), Material.RUBBER, label)
-    axles = (nose - 0.8, tail + 0.75)
-    body = slab(side, width, Material.PAINT, label)
-    return join(
-        [
-            body,
-            cabin,
-            lid,
-            *pillars,
-            mirrors,
-            under,
-            *_wheels(label, axles, width, 0.33),
-            *_lamps(label, nose, tail, width, belt - 0.24),
-        ]
-    )
-
-
-@cache
-def bus(kind: str) -> Mesh:
-    """A city bus; `kind` "long" or "short"."""
-    length = 11.8 if kind == "long" else 8.6
-    half, label = length / 2, Label.BUS
-    parts = [
-        box((length, 2.5, 2.6), (0, 0, 1.65), Material.COACH, label),
-        box((length - 0.6, 2.2, 0.22), (0, 0, 3.05), Material.PAINT, label),
-        box((0.06, 2.2, 1.3), (half, 0, 1.95), Material.GLASS, label),
-        box((0.05, 1.6, 0.35), (half, 0, 2.8), Material.SIGN, label),
-    ]
-    return join([*parts, *_wheels(label, (half - 2.4, -half + 2.2), 2.5, 0.48), *_lamps(label, half, -half, 2.5, 0.75)])
-
-
-@cache
-def truck(kind: str) -> Mesh:
-    """A truck; `kind` "box" has a box body, "flat" a flatbed with crates."""
-    label = Label.TRUCK
-    cab = [(3.9, 0.5), (4.0, 1.5), (3.8, 2.7), (2.2, 2.9), (2.2, 0.5)]
-    parts = [
-        slab(cab, 2.35, Material.PAINT, label),
-        box((0.06, 2.0, 0.85), (3.93, 0, 2.1), Material.GLASS, label),
-        box((0.9, 2.37, 0.7), (3.1, 0, 2.15), Material.GLASS, label),
-        box((6.2, 1.0, 0.3), (-1.0, 0, 0.75), Material.RUBBER, label),
-    ]
-    if kind == "box":
-        parts.append(box((6.0, 2.45, 2.5), (-0.95, 0, 2.2), Material.CARGO, label))
-    else:
-        parts.append(box((6.0, 2.4, 0.5), (-0.95, 0, 1.15), Material.WOOD, label))
-        parts.append(boxes((1.4, 1.8, 0.9), [(-2.6, 0, 1.85), (-0.8, 0, 1.85), (0.9, 0, 1.85)], Material.CARGO, label))
-    return join([*parts, *_wheels(label, (2.9, -1.9, -3.1), 2.4, 0.46), *_lamps(label, 4.0, -4.0, 2.3, 0.85)])
-
-
-@cache
-def two_wheeler(kind: str) -> Mesh:
-    """A "bicycle" or "motorbike"; `kind` "bicycle rider" or "motorbike rider" adds a rider."""
-    label = Label.TWO_WHEELER
-    heavy = kind.startswith("motorbike")
-    radius, thick = (0.31, 0.13) if heavy else (0.34, 0.05)
-    parts = [
-        rod((x, -thick / 2, radius), (x, thick / 2, radius), (radius, radius), Material.RUBBER, label, 14)
-        for x in (-0.55, 0.58)
-    ]
-    tube = 0.09 if heavy else 0.03
-    frame = [
-        ((-0.55, 0, radius), (0.05, 0, 0.42)), ((0.05, 0, 0.42), (0.42, 0, 0.85)), ((-0.2, 0, 0.85), (0.42, 0, 0.82)),
-        ((-0.2, 0, 0.85), (0.05, 0, 0.42)), ((0.58, 0, radius), (0.4, 0, 1.0)),
-        ((0.36, -0.28, 1.02), (0.36, 0.28, 1.02)),
-    ]  # fmt: skip
-    parts += [rod(a, b, (tube, tube), Material.PAINT, label, 6) for a, b in frame]
-    parts.append(box((0.3, 0.16, 0.08), (-0.22, 0, 0.92), Material.RUBBER, label))
-    if heavy:
-        parts.append(ball((0.42, 0.17, 0.2), (0.08, 0, 0.72), Material.PAINT, label))
-        parts.append(box((0.08, 0.18, 0.14), (0.5, 0, 0.9), Material.HEADLAMP, label))
-    return join(parts + (_rider() if kind.endswith("rider") else []))
-
-
-def _rider() -> list[Mesh]:
-    label = Label.TWO_WHEELER
-    limbs = [((-0.18, 0.1, 0.95), (0.18, 0.13, 0.7)), ((0.18, 0.13, 0.7), (0.08, 0.13, 0.3)),
-             ((-0.18, -0.1, 0.95), (0.2, -0.13, 0.78)), ((0.2, -0.13, 0.78), (0.12, -0.13, 0.45))]  # fmt: skip
-    parts = [rod(a, b, (0.09, 0.07), Material.TROUSERS, label, 7) for a, b in limbs]
-    parts.append(rod((-0.2, 0, 0.92), (0.08, 0, 1.48), (0.17, 0.2), Material.TOP, label, 8))
-    parts += [rod((0.06, y, 1.42), (0.36, y * 1.1, 1.04), (0.06, 0.05), Material.TOP, label, 6) for y in (-0.2, 0.2)]
-    return [*parts, ball((0.12, 0.1, 0.14), (0.14, 0, 1.66), Material.SKIN, label)]
-
-
-Maker = Callable[[str], Mesh]
-# Vehicles that drive and park: (share, maker, kinds, length in meters).
-_FLEET: tuple[tuple[float, Maker, tuple[str, ...], float], ...] = (
-    (0.86, car, CAR_KINDS, 4.8), (0.08, truck, ("box", "flat"), 8.2), (0.06, bus, ("long", "short"), 12.0)
-)  # fmt: skip
-
-
-def draw_vehicle(rng: np.random.Generator, longest: float = 99.0) -> tuple[Mesh, float, Color, Color]:
-    """A random vehicle of at most `longest` meters: its mesh, length in meters and two colors."""
-    choices = [entry for entry in _FLEET if entry[3] <= longest]
-    weights = np.array([entry[0] for entry in choices])
-    _, make, kinds, length = choices[int(rng.choice(len(choices), p=weights / weights.sum()))]
-    first = pick(rng, CARS) if make is car else vivid(rng)
-    return make(kinds[int(rng.integers(len(kinds)))]), length, first, vivid(rng)
+    return Instance(rough(lump, 0.12 * radius, rng), x, y, 0.1, 0.0, float(rng.uniform()), look.leaves.draw(rng, 0.25))

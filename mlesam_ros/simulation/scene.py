@@ -30,10 +30,11 @@ _CLASS_IDS = {name: number for number, name in enumerate(load_label_space("deliv
 
 
 class Label:
-    """Ids of the DELIVER classes that occur in the street, plain integers."""
+    """Ids of the DELIVER classes, plain integers."""
 
     BUILDING = _CLASS_IDS["Building"]
     FENCE = _CLASS_IDS["Fence"]
+    OTHER = _CLASS_IDS["Other"]
     PEDESTRIAN = _CLASS_IDS["Pedestrian"]
     POLE = _CLASS_IDS["Pole"]
     ROAD_LINE = _CLASS_IDS["RoadLine"]
@@ -44,8 +45,14 @@ class Label:
     WALL = _CLASS_IDS["Wall"]
     TRAFFIC_SIGN = _CLASS_IDS["TrafficSign"]
     SKY = _CLASS_IDS["Sky"]
+    GROUND = _CLASS_IDS["Ground"]
+    BRIDGE = _CLASS_IDS["Bridge"]
+    RAIL_TRACK = _CLASS_IDS["RailTrack"]
+    GUARD_RAIL = _CLASS_IDS["GroundRail"]
     TRAFFIC_LIGHT = _CLASS_IDS["TrafficLight"]
     STATIC = _CLASS_IDS["Static"]
+    DYNAMIC = _CLASS_IDS["Dynamic"]
+    WATER = _CLASS_IDS["Water"]
     TERRAIN = _CLASS_IDS["Terrain"]
     TWO_WHEELER = _CLASS_IDS["TwoWheeler"]
     BUS = _CLASS_IDS["Bus"]
@@ -80,6 +87,9 @@ class Material(enum.IntEnum):
     CARGO = 22
     COACH = 23
     POST = 24
+    WATER = 25
+    BALLAST = 26
+    PAVING = 27
 
 
 # Reflectance of each material at normal incidence for a 905 nm LiDAR. Assumed values, in the order of magnitude of the
@@ -90,11 +100,11 @@ _REFLECTANCE = {
     Material.HEADLAMP: 0.9, Material.TAILLAMP: 1.2, Material.BRICK: 0.3, Material.CONCRETE: 0.35, Material.WOOD: 0.45,
     Material.METAL: 0.5, Material.SIGN: 1.6, Material.SIGNAL: 0.4, Material.TOP: 0.5, Material.TROUSERS: 0.4,
     Material.SKIN: 0.55, Material.STREETLAMP: 0.5, Material.CARGO: 0.6, Material.COACH: 0.5,
-    Material.POST: 0.5,
+    Material.POST: 0.5, Material.WATER: 0.02, Material.BALLAST: 0.25, Material.PAVING: 0.3,
 }  # fmt: skip
 
 # Share of the sky that a surface reflects at normal incidence (Schlick's F0, exaggerated for car paint).
-_GLOSS = {Material.GLASS: 0.22, Material.PAINT: 0.05, Material.COACH: 0.05, Material.METAL: 0.06}
+_GLOSS = {Material.GLASS: 0.22, Material.PAINT: 0.05, Material.COACH: 0.05, Material.METAL: 0.06, Material.WATER: 0.03}
 
 
 def _table(values: dict[Material, float]) -> Floats:
@@ -158,6 +168,12 @@ def moved(part: Mesh, x: float = 0.0, y: float = 0.0, z: float = 0.0, heading: f
     return replace(part, vertices=part.vertices @ turn.T + np.array([x, y, z], np.float32))
 
 
+def scaled(part: Mesh, height: float, width: float | None = None) -> Mesh:
+    """The mesh scaled about its origin by `height` along z and by `width`, by default the same, along x and y."""
+    across, up = np.float32(height if width is None else width), np.float32(height)
+    return replace(part, vertices=part.vertices * np.array([across, across, up]), swing=part.swing * up)
+
+
 def swinging(part: Mesh, pivot: float, amount: float) -> Mesh:
     """The mesh as a limb that swings about the height `pivot`; `amount` is the shear per meter below the pivot."""
     return replace(part, swing=((pivot - part.vertices[:, 2]) * amount).astype(np.float32))
@@ -182,15 +198,19 @@ def boxes(size: Point, centers: npt.ArrayLike, material: Material, label: int) -
     return mesh(_CORNERS * as_float32(size) + where, faces, material, label)
 
 
-def frustum(bottom: npt.ArrayLike, top: npt.ArrayLike, material: Material, label: int) -> Mesh:
-    """A solid between two rings of n points each, (n, 3), closed by triangle fans."""
-    low, high = np.asarray(bottom, np.float32), np.asarray(top, np.float32)
-    n = len(low)
+@lru_cache(maxsize=32)
+def _frustum_faces(n: int) -> npt.NDArray[np.uint32]:
     i = np.arange(n)
     j = (i + 1) % n
     sides = np.concatenate([np.stack([i, j, j + n], 1), np.stack([i, j + n, i + n], 1)])
     fan = np.stack([np.zeros(n - 2, int), np.arange(1, n - 1), np.arange(2, n)], 1)
-    return mesh(np.concatenate([low, high]), np.concatenate([sides, fan, fan + n]), material, label)
+    return np.concatenate([sides, fan, fan + n]).astype(np.uint32)
+
+
+def frustum(bottom: npt.ArrayLike, top: npt.ArrayLike, material: Material, label: int) -> Mesh:
+    """A solid between two rings of n points each, (n, 3), closed by triangle fans."""
+    low, high = np.asarray(bottom, np.float32), np.asarray(top, np.float32)
+    return mesh(np.concatenate([low, high]), _frustum_faces(len(low)), material, label)
 
 
 def slab(profile: npt.ArrayLike, width: float, material: Material, label: int) -> Mesh:
@@ -204,13 +224,33 @@ def slab(profile: npt.ArrayLike, width: float, material: Material, label: int) -
 
 def rod(start: Point, end: Point, radii: tuple[float, float], material: Material, label: int, sides: int = 8) -> Mesh:
     """A truncated cone of radius radii[0] at `start` and radii[1] at `end`."""
-    a, b = as_float32(start), as_float32(end)
-    axis = (b - a) / max(float(np.linalg.norm(b - a)), 1e-6)
-    across = np.cross(axis, [1.0, 0.0, 0.0] if abs(axis[0]) < 0.9 else [0.0, 1.0, 0.0])
-    across /= np.linalg.norm(across)
+    return rods([start], [end], radii, material, label, sides)
+
+
+def rods(
+    starts: npt.ArrayLike, ends: npt.ArrayLike, radii: tuple[float, float], material: Material, label: int,
+    sides: int = 8,
+) -> Mesh:  # fmt: skip
+    """Truncated cones of radius radii[0] at (n, 3) starts and radii[1] at (n, 3) ends."""
+    a, b = np.asarray(starts, np.float32), np.asarray(ends, np.float32)
+    axis = (b - a).astype(np.float64)
+    x, y, z = (axis / np.maximum(np.sqrt((axis * axis).sum(1, keepdims=True)), 1e-6)).T
+    # Two directions across the axis: its cross product with x or y, and the cross product with that.
+    steep, none = np.abs(x) < 0.9, np.zeros_like(x)
+    across = np.where(steep, (none, z, -y), (-z, none, x))
+    u, v, w = across / np.sqrt((across * across).sum(0))
+    other = np.array([y * w - z * v, z * u - x * w, x * v - y * u])
+    cosine, sine = _circle(sides)
+    ring = cosine[:, None] * np.array([u, v, w]).T[:, None] + sine[:, None] * other.T[:, None]
+    vertices = np.concatenate([a[:, None] + ring * radii[0], b[:, None] + ring * radii[1]], 1)
+    faces = _frustum_faces(sides)[None] + (2 * sides * np.arange(len(a), dtype=np.uint32))[:, None, None]
+    return mesh(vertices, faces, material, label)
+
+
+@lru_cache(maxsize=32)
+def _circle(sides: int) -> tuple[Floats, Floats]:
     angle = np.arange(sides) * (2 * np.pi / sides)
-    ring = np.outer(np.cos(angle), across) + np.outer(np.sin(angle), np.cross(axis, across))
-    return frustum(a + ring * radii[0], b + ring * radii[1], material, label)
+    return np.cos(angle), np.sin(angle)
 
 
 @lru_cache(maxsize=4)
@@ -304,7 +344,7 @@ def place(instances: Sequence[Instance]) -> Batch:
     offsets = np.cumsum([0, *(len(instance.mesh.vertices) for instance in instances[:-1])])
     counts = [len(instance.mesh.triangles) for instance in instances]
     return Batch(
-        np.concatenate([_world_vertices(instance) for instance in instances]),
+        _world_vertices(instances),
         np.concatenate([i.mesh.triangles + np.uint32(offset) for i, offset in zip(instances, offsets, strict=True)]),
         np.concatenate([instance.mesh.material for instance in instances]),
         np.concatenate([instance.mesh.classes for instance in instances]),
@@ -429,14 +469,19 @@ class Snapshot:
         return blocked
 
 
-def _world_vertices(instance: Instance) -> Floats:
-    local = instance.mesh.vertices
-    x = local[:, 0] + instance.mesh.swing * instance.stride if instance.stride else local[:, 0]
-    c, s = np.cos(instance.heading), np.sin(instance.heading)
+def _world_vertices(instances: Sequence[Instance]) -> Floats:
+    local = np.concatenate([instance.mesh.vertices for instance in instances])
+    counts = [len(instance.mesh.vertices) for instance in instances]
+    x, y, z, heading = (
+        np.repeat([getattr(instance, name) for instance in instances], counts) for name in ("x", "y", "z", "heading")
+    )
+    stride = np.repeat(as_float32([instance.stride for instance in instances]), counts)
+    forward = local[:, 0] + np.concatenate([instance.mesh.swing for instance in instances]) * stride
+    c, s = np.cos(heading), np.sin(heading)
     out = np.empty_like(local)
-    out[:, 0] = c * x - s * local[:, 1] + instance.x
-    out[:, 1] = s * x + c * local[:, 1] + instance.y
-    out[:, 2] = local[:, 2] + instance.z
+    out[:, 0] = c * forward - s * local[:, 1] + x
+    out[:, 1] = s * forward + c * local[:, 1] + y
+    out[:, 2] = local[:, 2] + z
     return out
 
 

@@ -16,8 +16,10 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.simulation.scene import REFLECTANCE, Floats, Hits, Material, as_float32
+from mlesam_ros.simulation.street_layout import rotation
+from mlesam_ros.simulation.style import Mounting, Response
 from mlesam_ros.simulation.textures import Surface
-from mlesam_ros.simulation.weather import Weather, splash_events
+from mlesam_ros.simulation.weather import Fault, Weather, splash_events
 from mlesam_ros.types import PointCloud, RawImage
 
 BASE_FRAME = "base_link"
@@ -26,38 +28,54 @@ CAMERA_FRAME = "camera_optical_frame"
 EVENT_FRAME = "event_camera_optical_frame"
 LIDAR_FRAME = "lidar"
 
+_RIGHT_ANGLE = 90.0
 # x forward, y left, z up → optical x right, y down, z forward (REP 103).
 _OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
-def street_rig(size: tuple[int, int], event_size: tuple[int, int] | None = None) -> Rig:
-    """The rig for images of (height, width) pixels, 90 degrees wide; `event_size` is the size of the event camera.
+def street_rig(
+    size: tuple[int, int], event_size: tuple[int, int] | None = None, mounting: Mounting | None = None
+) -> Rig:
+    """The rig for images of (height, width) pixels; `event_size` is the size of the event camera.
 
     The camera and the registered depth share `camera_optical_frame`. The event camera shares the lens of the camera by
     a beam splitter, so its frame coincides. The LiDAR is mounted on the roof behind them.
     """
     height, width = size
-    focal = width / 2
+    mounting = mounting or Mounting()
+    focal = width / 2 / np.tan(np.radians(mounting.view / 2)) if mounting.view != _RIGHT_ANGLE else width / 2
     intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     rig = Rig(CAMERA_FRAME)
-    camera = CameraModel(width, height, intrinsics, np.zeros(5), "plumb_bob")
+    shift = mounting.distortion
+    coefficient = shift * (1 + shift) ** 2 / (np.hypot(width, height) / 2 / focal) ** 2
+    camera = CameraModel(width, height, intrinsics, np.array([coefficient, 0, 0, 0, 0]), "plumb_bob")
     rig.models[CAMERA_FRAME] = camera
     rig.models[EVENT_FRAME] = camera.scaled(*event_size) if event_size else camera
-    rig.tree.set(BASE_FRAME, CAMERA_FRAME, Transform(_OPTICAL, np.array([0.6, 0.0, 1.62])))
+    turn = rotation(*np.radians([mounting.yaw, mounting.pitch, mounting.roll]))
+    rig.tree.set(BASE_FRAME, CAMERA_FRAME, Transform(turn @ _OPTICAL, np.array([0.6, 0.0, mounting.height])))
     rig.tree.set(CAMERA_FRAME, EVENT_FRAME, Transform.identity())
-    rig.tree.set(BASE_FRAME, LIDAR_FRAME, Transform(np.eye(3), np.array([0.1, 0.0, 1.92])))
+    rig.tree.set(BASE_FRAME, LIDAR_FRAME, Transform(np.eye(3), np.array([0.1, 0.0, mounting.height + mounting.lidar])))
     return rig
 
 
 DEPTH_RANGE = 40.0
 """Range of the depth sensor in meters; pixels beyond it are holes."""
 _LEVELS = 4096
-_GAMMA = (255.0 * (np.arange(_LEVELS) / (_LEVELS - 1)) ** (1 / 2.2) + 0.5).astype(np.uint8)
+_LUMA = as_float32([0.2126, 0.7152, 0.0722])
+_METER_RANGE = 4.0
+"""Largest factor between the exposures of the light meter and of the weather."""
+_DAYLIGHT_SHOT_NOISE = 0.012
+"""Photon noise of the weather `sun`; more of it in other weather is amplification of less light."""
+_LEAST_ELECTRONS = 250.0
 
 
 def pixel_rays(model: CameraModel, size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Unit rays (h * w, 3) of an undistorted camera's pixels at a given size, optical frame, and their z (h * w,)."""
+    """Unit rays (h * w, 3) of a camera's pixels at a given size, optical frame, and their z (h * w,)."""
     height, width = size
+    if model.D.any():
+        distorted = np.concatenate([model.scaled(height, width).rays, np.ones((height, width, 1))], 2).reshape(-1, 3)
+        distorted /= np.linalg.norm(distorted, axis=1, keepdims=True)
+        return distorted.astype(np.float32), distorted[:, 2].astype(np.float32)
     u, v = np.meshgrid(
         (np.arange(width) + 0.5) * model.width / width, (np.arange(height) + 0.5) * model.height / height
     )
@@ -78,20 +96,121 @@ def rotate(rays: Floats, pose: Transform) -> Floats:
     return out
 
 
-def expose(light: Floats, weather: Weather, rng: np.random.Generator) -> RawImage:
-    """Camera image of (H, W, 3) linear radiance: lens blur, saturation, shot and read noise, gamma; `rgb8`."""
-    height, width = light.shape[:2]
-    signal = as_float32(cv2.GaussianBlur(light, (3, 3), 0.45 * max(width / 512, 0.5)))
-    signal *= weather.exposure
-    np.negative(signal, out=signal)
-    np.expm1(signal, out=signal)
-    np.negative(signal, out=signal)
-    noise: Floats = rng.standard_normal(signal.shape, np.float32)
-    noise *= np.sqrt(weather.camera_noise**2 + weather.shot_noise**2 * np.maximum(signal, 0))
-    signal += noise
-    signal *= _LEVELS - 1
-    codes = np.clip(signal, 0, _LEVELS - 1, out=signal).astype(np.uint16)
-    return RawImage(height, width, "rgb8", 3 * width, _GAMMA.take(codes).reshape(-1))
+class Camera:
+    """A camera with its response; converts radiance to images."""
+
+    def __init__(self, response: Response, size: tuple[int, int], cosine: Floats) -> None:
+        """Compute the tone curve and the falloff.
+
+        Args:
+            response: the camera.
+            size: (height, width) of the images.
+            cosine: (height * width,) cosine of the angle between each pixel's ray and the optical axis.
+        """
+        self.response, self.size = response, size
+        self.codes = _tone_codes(response)
+        fourth = cosine.reshape(size) ** 4
+        corner = float(fourth.min())
+        share = (1 - fourth) / max(1 - corner, 1e-6)
+        self.transmission = as_float32(1 - response.falloff * share)[..., None] if response.falloff else None
+        gains = np.exp([response.warmth / 2, response.green, -response.warmth / 2])
+        gains /= gains.min()  # white stays white where the sensor is saturated
+        mix = response.saturation * np.eye(3) + (1 - response.saturation) * _LUMA
+        self.colors = as_float32(gains[:, None] * mix) if response.saturation != 1 or np.ptp(gains) else None
+
+    def expose(self, light: Floats, weather: Weather, fault: Fault, rng: np.random.Generator) -> RawImage:
+        """Image of (H, W, 3) linear radiance; `rgb8`.
+
+        Args:
+            light: (H, W, 3) radiance.
+            weather: exposure and noise.
+            fault: its exposure and read noise.
+            rng: random generator of this frame.
+        """
+        height, width = self.size
+        look = self.response
+        # Optics: point spread, lateral color, veiling glare, falloff.
+        signal = as_float32(cv2.GaussianBlur(light, (3, 3), look.blur * max(width / 512, 0.5)))
+        if look.fringe != 1:
+            _magnify(signal, 0, look.fringe)
+            _magnify(signal, 2, 1 / look.fringe)
+        if look.flare:
+            glare = look.flare * signal[::4, ::4].mean((0, 1))
+            signal *= 1 - look.flare
+            signal += glare
+        signal *= self._exposure(signal, weather) * fault.exposure
+        if self.transmission is not None:
+            signal *= self.transmission
+        # Sensor: saturation and noise.
+        if look.film:
+            np.negative(signal, out=signal)
+            np.expm1(signal, out=signal)
+            np.negative(signal, out=signal)
+        else:
+            np.minimum(signal, 1, out=signal)
+        read, shot = self._noise(weather)
+        spread = signal * shot**2
+        spread += (read * fault.gain_noise) ** 2
+        np.sqrt(spread, out=spread)
+        noise: Floats = rng.standard_normal(signal.shape, np.float32)
+        noise *= spread
+        signal += noise
+        # Processor: colors, tone curve, sharpening, color differences.
+        if self.colors is not None:
+            signal = as_float32(cv2.transform(signal, self.colors))
+        signal *= _LEVELS - 1
+        image = self.codes.take(np.clip(signal, 0, _LEVELS - 1, out=signal).astype(np.uint16))
+        return RawImage(height, width, "rgb8", 3 * width, self._process(image).reshape(-1))
+
+    def _exposure(self, signal: Floats, weather: Weather) -> float:
+        """Exposure by the log-average luminance, within two stops of the exposure of the weather."""
+        if not self.response.key:
+            return weather.exposure
+        luma = signal[::4, ::4] @ _LUMA
+        average = float(np.exp(np.log(luma + np.float32(1e-4)).mean()))
+        return float(np.clip(self.response.key / average, weather.exposure / _METER_RANGE, weather.exposure * 2))
+
+    def _noise(self, weather: Weather) -> tuple[float, float]:
+        """Read noise, and photon noise per root of the signal, as shares of the full well."""
+        if not self.response.full_well:
+            return weather.camera_noise, weather.shot_noise
+        amplification = (weather.shot_noise / _DAYLIGHT_SHOT_NOISE) ** 2
+        electrons = max(self.response.full_well / amplification, _LEAST_ELECTRONS)
+        return max(self.response.read_noise / electrons, 1 / _LEVELS), electrons**-0.5
+
+    def _process(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        look = self.response
+        if look.sharpening:
+            soft = cv2.GaussianBlur(image, (3, 3), 0.8)
+            image = np.asarray(cv2.addWeighted(image, 1 + look.sharpening, soft, -look.sharpening, 0), np.uint8)
+        if look.chroma:
+            parts = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)
+            coarse = cv2.GaussianBlur(parts[::2, ::2], (3, 3), look.chroma / 2)
+            soft = cv2.resize(coarse, self.size[::-1])
+            soft[..., 0] = parts[..., 0]
+            image = np.asarray(cv2.cvtColor(soft, cv2.COLOR_YCrCb2RGB), np.uint8)
+        return image
+
+
+def _tone_codes(look: Response) -> npt.NDArray[np.uint8]:
+    """8-bit code of each of `_LEVELS` levels: black point, shoulder, gamma, and an S-shaped curve about the middle."""
+    level = np.arange(_LEVELS) / (_LEVELS - 1)
+    if look.black:
+        level = np.maximum(level - look.black, 0) / (1 - look.black)
+    if look.shoulder:
+        level = np.expm1(-look.shoulder * level) / np.expm1(-look.shoulder)
+    shown = level ** (1 / look.gamma)
+    if look.contrast:
+        shown = shown + look.contrast * (shown * shown * (3 - 2 * shown) - shown)
+    return (255.0 * shown + 0.5).astype(np.uint8)
+
+
+def _magnify(signal: Floats, channel: int, factor: float) -> None:
+    """Scale one channel about the middle of the image, in place."""
+    height, width = signal.shape[:2]
+    matrix = np.array([[factor, 0, (1 - factor) * (width - 1) / 2], [0, factor, (1 - factor) * (height - 1) / 2]])
+    part = np.ascontiguousarray(signal[..., channel])
+    signal[..., channel] = cv2.warpAffine(part, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
 def simulate_depth(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Generator) -> RawImage:
@@ -163,6 +282,7 @@ def simulate_sweep(
     hits: Hits,
     shading: Surface,
     weather: Weather,
+    fault: Fault,
     rng: np.random.Generator,
 ) -> PointCloud:
     """Point cloud of one turn.
@@ -177,6 +297,7 @@ def simulate_sweep(
         hits: nearest hits of the rays.
         shading: surface of the hits.
         weather: attenuation by the air and by wet ground.
+        fault: lost sectors, clutter and cross-talk.
         rng: random generator of this turn.
     """
     distance = hits.distance[hits.ray]
@@ -195,7 +316,18 @@ def simulate_sweep(
     speckle = rng.normal(1, 0.06, len(ray))
     strength = np.clip(255 * np.minimum(reflectance[kept] * speckle, 1.0), 1, 255).round()
     if weather.murk:
-        ray, measured, strength = _add_drop_echoes(ray, measured, strength, hits.distance, weather, rng)
+        share = 1 - np.exp(-weather.murk - 0.02 * weather.rain)
+        spread = 1.5 + 4.0 / (1 + 40 * weather.murk)
+        ray, measured, strength = _add_drop_echoes(ray, measured, strength, hits.distance, (share, spread), rng)
+    if fault.clutter:
+        drops = (fault.clutter, _CLUTTER_SPREAD_M)
+        ray, measured, strength = _add_drop_echoes(ray, measured, strength, hits.distance, drops, rng)
+    if fault.crosstalk:
+        ray, measured, strength = _add_crosstalk(lidar, ray, measured, strength, fault.crosstalk, rng)
+    for first, last in fault.sectors:
+        share = (ray // lidar.beams) / lidar.steps
+        seen = np.mod(share - first, 1.0) > last - first
+        ray, measured, strength = ray[seen], measured[seen], strength[seen]
     points = np.zeros(len(ray), POINT)
     xyz = rays[ray] * measured[:, None].astype(np.float32)
     points["x"], points["y"], points["z"] = xyz.T
@@ -220,27 +352,30 @@ def jitter_pose(spread: tuple[float, float], rng: np.random.Generator) -> Transf
 
 def _wet_ground_share(hits: Hits, rain: float) -> Floats:
     """Remaining share (k,) of each echo; water on flat ground reflects the beam away from the sensor."""
-    paved = (hits.material == Material.GROUND) | (hits.material == Material.SLAB)
+    paved = np.isin(hits.material, (Material.GROUND, Material.SLAB, Material.PAVING))
     return 1 - np.float32(0.65 * rain) * (paved & (hits.normal[:, 2] > 0.7))
 
 
+Echoes = tuple[npt.NDArray[np.int64], Floats, Floats]
+_CLUTTER_SPREAD_M = 5.0
+
+
 def _add_drop_echoes(
-    ray: npt.NDArray[np.int64], measured: Floats, strength: Floats, distance: Floats, weather: Weather,
+    ray: npt.NDArray[np.int64], measured: Floats, strength: Floats, distance: Floats, drops: tuple[float, float],
     rng: np.random.Generator,
-) -> tuple[npt.NDArray[np.int64], Floats, Floats]:  # fmt: skip
-    """Add weak echoes of fog and rain drops within a few meters; each replaces the echo of its ray.
+) -> Echoes:  # fmt: skip
+    """Add weak echoes of drops in the air; each replaces the echo of its ray.
 
     Args:
         ray, measured, strength: echoes without drops: ray index, range in meters, intensity.
         distance: (n,) range of the nearest hit of every ray, meters.
-        weather: the number of drop echoes grows with extinction and rain.
+        drops: share of the rays that meet a drop, and mean distance of the drops beyond 1 m, meters.
         rng: random generator of this turn.
 
     Returns:
         `ray`, `measured` and `strength` with the echoes of drops.
     """
-    share = 1 - np.exp(-weather.murk - 0.02 * weather.rain)
-    spread = 1.5 + 4.0 / (1 + 40 * weather.murk)
+    share, spread = drops
     ghost = np.flatnonzero(rng.random(len(distance)) < share)
     near = 1.0 + rng.exponential(spread, len(ghost))
     ghost, near = ghost[near < distance[ghost]], near[near < distance[ghost]]
@@ -254,12 +389,43 @@ def _add_drop_echoes(
     )  # fmt: skip
 
 
+def _add_crosstalk(
+    lidar: SpinningLidar, ray: npt.NDArray[np.int64], measured: Floats, strength: Floats, bursts: int,
+    rng: np.random.Generator,
+) -> Echoes:  # fmt: skip
+    """Add pulses of other LiDARs: in short bursts, the range runs with the difference of the two firing rates.
+
+    Args:
+        lidar: geometry of the sensor.
+        ray, measured, strength: own echoes; pulses that arrive earlier or are stronger replace them.
+        bursts: number of bursts per turn.
+        rng: random generator of this turn.
+    """
+    rays, ranges = [], []
+    for _ in range(bursts):
+        width = int(rng.integers(lidar.steps // 80, lidar.steps // 12))
+        steps = (int(rng.integers(lidar.steps)) + np.arange(width)) % lidar.steps
+        low = int(rng.integers(lidar.beams - 3))
+        beams = np.arange(low, min(low + int(rng.integers(3, lidar.beams)), lidar.beams))
+        run = rng.uniform(0, lidar.reach) + rng.uniform(-1.5, 1.5) * np.arange(width)[:, None] + 0.3 * beams
+        heard = rng.random(run.shape) < rng.uniform(0.15, 0.7)
+        rays.append((steps[:, None] * lidar.beams + beams)[heard])
+        ranges.append((1.5 + np.mod(run, lidar.reach - 2.0))[heard])
+    foreign, first = np.unique(np.concatenate(rays), return_index=True)
+    pulses = np.concatenate(ranges)[first]
+    own = ~np.isin(ray, foreign)
+    power = rng.integers(5, 160, len(foreign)).astype(np.float64)
+    return (
+        np.concatenate([ray[own], foreign]), np.concatenate([measured[own], pulses]),
+        np.concatenate([strength[own], power]),
+    )  # fmt: skip
+
+
 THRESHOLD = 0.22
 """Change of ln(luminance) that triggers an event; about 25 %."""
 _THRESHOLD_MISMATCH = 0.04
 _MAX_EVENTS_PER_PIXEL = 12
 """Maximum number of events of one pixel in one segment; further events are lost, as in the refractory period."""
-_LUMA = as_float32([0.2126, 0.7152, 0.0722])
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +446,7 @@ class EventBatch:
 
 def log_light(light: Floats, weather: Weather) -> Floats:
     """Log intensity (h, w) of (h, w, 3) radiance, ln(luminance + floor); its changes trigger events."""
-    luma: Floats = light @ _LUMA
+    luma: Floats = light[..., 0] * _LUMA[0] + light[..., 1] * _LUMA[1] + light[..., 2] * _LUMA[2]
     return np.log(luma + np.float32(weather.event_floor))
 
 

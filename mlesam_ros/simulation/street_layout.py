@@ -9,6 +9,7 @@ import numpy as np
 
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.simulation.scene import Floats
+from mlesam_ros.simulation.style import Look, Shapes
 
 TILE = 48.0
 """Length in meters of a tile, the piece in which the street is furnished."""
@@ -24,7 +25,7 @@ CURB = 0.13
 """Height of the sidewalk above the road, meters."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StreetLayout:
     """Layout of a street. Street coordinates: s along x, d to the left of the center line y = bend(x).
 
@@ -37,6 +38,8 @@ class StreetLayout:
         wear: 0 … 1, share of patches in the asphalt and fading of the markings.
         brightness: albedo of the asphalt.
         urban: 0 … 1, share of plots with buildings.
+        shapes: kinds of objects.
+        look: colors.
     """
 
     lanes: int
@@ -47,20 +50,24 @@ class StreetLayout:
     wear: float
     brightness: float
     urban: float
+    shapes: Shapes
+    look: Look
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> StreetLayout:
-        """A random street."""
+    def draw(cls, rng: np.random.Generator, shapes: Shapes | None = None, look: Look | None = None) -> StreetLayout:
+        """A random street with these shapes and colors, by default those of the style `plain`."""
+        shapes, look = shapes or Shapes(), look or Look()
         sway = tuple(
             (float(rng.uniform(0, 0.11) * scale), float(scale), float(rng.uniform(0, 2 * np.pi)))
             for scale in rng.uniform((35, 80), (60, 140))
         )
-        lanes, lane = int(rng.choice([1, 1, 2])), float(rng.uniform(3.1, 3.7))
-        parking = float(rng.uniform(2.1, 2.5)) if rng.uniform() < 0.65 else 0.35
+        lanes, lane = int(rng.choice(shapes.lanes)), float(rng.uniform(*shapes.lane))
+        parking = float(rng.uniform(2.1, 2.5)) if rng.uniform() < shapes.parking else 0.35
         return cls(
             lanes=lanes, lane=lane, parking=parking,
-            pavement=float(rng.uniform(2.2, 5.0)), sway=sway, wear=float(rng.uniform(0.1, 1.0)),
-            brightness=float(rng.uniform(0.07, 0.15)), urban=float(rng.uniform(0.25, 0.9)),
+            pavement=float(rng.uniform(*shapes.pavement)), sway=sway, wear=float(rng.uniform(0.1, 1.0)),
+            brightness=float(rng.uniform(*look.asphalt)), urban=float(rng.uniform(*shapes.urban)),
+            shapes=shapes, look=look,
         )  # fmt: skip
 
     @property
@@ -87,9 +94,9 @@ class StreetLayout:
         """Center line y in meters at x meters, a number or an array."""
         return sum(amplitude * np.sin(x / scale + phase) for amplitude, scale, phase in self.sway)
 
-    def heading(self, x: float) -> float:
-        """Direction of the street at x, radians."""
-        return float(np.arctan(sum(a / scale * np.cos(x / scale + phase) for a, scale, phase in self.sway)))
+    def heading(self, x: Any) -> Any:
+        """Direction of the street in radians at x meters, a number or an array."""
+        return np.arctan(sum(a / scale * np.cos(x / scale + phase) for a, scale, phase in self.sway))
 
     def lateral(self, point: Floats) -> Floats:
         """Coordinate d in meters of (n, 3) world points."""
@@ -127,24 +134,30 @@ class Ego:
         a, b, c = (float(p) for p in rng.uniform(0, 2 * np.pi, 3))
         return cls(layout, float(rng.uniform(0, 2000)), float(rng.uniform(5, 11)), lane, (a, b, c))
 
-    def along(self, t: float) -> float:
-        """Meters along the street at t seconds."""
+    def along(self, t: Any) -> Any:
+        """Meters along the street at t seconds, a number or an array."""
         return self.start + self.speed * t
 
     def pose(self, t: float) -> Transform:
         """odom_from_base at t seconds; base_link lies on the road, x forward, z up."""
+        turn, position = self.poses(t)
+        return Transform(turn, position)
+
+    def poses(self, t: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Rotations (..., 3, 3) and translations (..., 3) of `pose` at seconds t, a number or an array."""
         x, (a, b, c) = self.along(t), self.phases
         y = self.layout.bend(x) + self.lane + 0.18 * np.sin(0.35 * t + a)
         yaw = self.layout.heading(x) + 0.18 * 0.35 / self.speed * np.cos(0.35 * t + a)
         pitch, roll = 0.006 * np.sin(5.1 * t + b), 0.007 * np.sin(3.3 * t + c)
-        return Transform(_rotation(float(yaw), float(pitch), float(roll)), np.array([x, y, 0.0]))
+        return rotation(yaw, pitch, roll), np.stack([x, y, np.zeros_like(y)], -1)
 
 
-def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Rz(yaw) Ry(pitch) Rx(roll), REP 103."""
+def rotation(yaw: Any, pitch: Any, roll: Any) -> np.ndarray:
+    """Rz(yaw) Ry(pitch) Rx(roll) in radians, REP 103; (..., 3, 3) for numbers or arrays."""
     (cy, sy), (cp, sp), (cr, sr) = ((np.cos(angle), np.sin(angle)) for angle in (yaw, pitch, roll))
-    return np.array(
+    rows = np.array(
         [[cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
          [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
          [-sp, cp * sr, cp * cr]]
     )  # fmt: skip
+    return np.moveaxis(rows, (0, 1), (-2, -1))

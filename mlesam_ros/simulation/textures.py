@@ -1,63 +1,22 @@
-"""Procedural textures: color palettes, noise, and one texture function per `Material`.
+"""Procedural textures: noise, and one texture function per `Material`.
 
 A texture function fills the `Surface` views of a `ShadingBatch` in place.
 """
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.simulation.scene import GLOSS, Color, Floats, Hits, Label, Material, as_float32
+from mlesam_ros.simulation.scene import GLOSS, Floats, Hits, Label, Material, as_float32
 from mlesam_ros.simulation.street_layout import SIDE_STREET, ZEBRA, StreetLayout
+from mlesam_ros.simulation.style import linear
 
-
-def linear(red: float, green: float, blue: float) -> Color:
-    """Display RGB of 0 … 255 as linear light in 0 … 1 (gamma 2.2)."""
-    return ((red / 255) ** 2.2, (green / 255) ** 2.2, (blue / 255) ** 2.2)
-
-
-def pick(rng: np.random.Generator, palette: Sequence[Color], spread: float = 0.12) -> Color:
-    """A random color of a palette, every channel scaled by 1 ± spread at most."""
-    color = palette[int(rng.integers(len(palette)))]
-    r, g, b = (
-        float(np.clip(c * s, 0.004, 0.95)) for c, s in zip(color, rng.uniform(1 - spread, 1 + spread, 3), strict=True)
-    )
-    return (r, g, b)
-
-
-def vivid(rng: np.random.Generator) -> Color:
-    """A random color of any hue."""
-    rgb = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.9), rng.uniform(0.15, 0.95))
-    return linear(*(255 * c for c in rgb))
-
-
-CARS = [linear(*c) for c in (
-    (225, 226, 228), (190, 194, 198), (120, 124, 130), (58, 60, 64), (24, 25, 28), (150, 24, 28), (30, 58, 120),
-    (52, 92, 140), (44, 78, 60), (196, 164, 110), (214, 120, 40), (236, 232, 216), (96, 32, 40),
-)]  # fmt: skip
-FACADES = [linear(*c) for c in (
-    (196, 180, 152), (176, 106, 82), (150, 78, 62), (214, 204, 186), (168, 168, 166), (128, 128, 130), (202, 168, 120),
-    (186, 148, 128), (140, 152, 158), (224, 216, 206), (110, 96, 88), (172, 186, 170), (206, 178, 142),
-)]  # fmt: skip
-TRIMS = [linear(*c) for c in ((235, 232, 225), (90, 84, 78), (60, 62, 66), (120, 84, 58), (160, 160, 158))]
-ROOFS = [linear(*c) for c in ((122, 62, 48), (84, 82, 84), (66, 60, 58), (140, 88, 64))]
-WALLS = [linear(*c) for c in ((150, 92, 74), (168, 164, 156), (130, 126, 120), (196, 186, 168), (120, 88, 72))]
-POLES = [linear(*c) for c in ((128, 132, 134), (84, 88, 90), (52, 66, 58), (168, 170, 170))]
-FENCES = [linear(*c) for c in ((128, 100, 70), (210, 206, 198), (50, 62, 52), (60, 58, 58), (96, 76, 58))]
-LEAVES = [
-    linear(*c) for c in ((74, 98, 46), (96, 112, 52), (60, 84, 44), (112, 118, 58), (134, 116, 52), (84, 106, 62))
-]
-SKINS = [linear(*c) for c in ((224, 178, 150), (196, 142, 110), (140, 96, 70), (92, 62, 46))]
-STATICS = [
-    linear(*c) for c in ((60, 80, 66), (92, 94, 96), (40, 60, 110), (150, 40, 34), (120, 90, 60), (180, 176, 166))
-]
-SIGNALS = [linear(*c) for c in ((255, 40, 30), (255, 170, 30), (40, 240, 120))]
+_SKINS = np.array([linear(*c) for c in ((224, 178, 150), (196, 142, 110), (140, 96, 70), (92, 62, 46))], np.float32)
 
 
 SIZE = 512
@@ -109,38 +68,71 @@ def _index(a: Floats, b: Floats) -> npt.NDArray[np.int32]:
     return rows
 
 
-@dataclass(frozen=True, slots=True)
 class ShadingBatch:
     """Input and output of a texture function: surface points of one material; arrays are (n,) unless noted.
+
+    Properties are computed when a texture reads them.
 
     Attributes:
         layout: layout of the street.
         lamps: whether lamps are on.
         world: (n, 3) positions in the world, meters.
-        x, y, z: positions in the local frame of the instance, meters.
-        normal: (n, 3) in the local frame, for `Material.LEAF` a view in the world; `leaf` changes it in place.
         blur: width of a pixel at the point, meters.
         seed, lit: attributes of the instance.
         first, second: (n, 3) colors of the instance.
         albedo, emission, gloss, classes: views of the `Surface` to fill; albedo is unset, the others have defaults.
     """
 
-    layout: StreetLayout
-    lamps: bool
-    world: Floats
-    x: Floats
-    y: Floats
-    z: Floats
-    normal: Floats
-    blur: Floats
-    seed: Floats
-    lit: Floats
-    first: Floats
-    second: Floats
-    albedo: Floats
-    emission: Floats
-    gloss: Floats
-    classes: npt.NDArray[np.uint8]
+    def __init__(self, hits: Hits, out: Surface, part: slice, layout: StreetLayout, pixel: float, lamps: bool) -> None:
+        """Take a part of the hits.
+
+        Args:
+            hits: hits sorted by material.
+            out: surface of all hits.
+            part: the hits of one material.
+            layout: layout of the street.
+            pixel: angle between neighboring rays, radians.
+            lamps: whether lamps are on.
+        """
+        self.layout, self.lamps, self.world = layout, lamps, hits.point[part]
+        self.blur = hits.distance.take(hits.ray[part]) * np.float32(pixel)
+        self._rows, self._world_normal = hits.rows[part], hits.normal[part]
+        self.seed, self.lit = self._rows[:, 5], self._rows[:, 12]
+        self.first, self.second = self._rows[:, 6:9], self._rows[:, 9:12]
+        self.albedo, self.emission = out.albedo[part], out.emission[part]
+        self.gloss, self.classes = out.gloss[part], out.classes[part]
+
+    @cached_property
+    def x(self) -> Floats:
+        """Position in the local frame of the instance, meters."""
+        return self._forward(self.world[:, 0] - self._rows[:, 0], self.world[:, 1] - self._rows[:, 1])
+
+    @cached_property
+    def y(self) -> Floats:
+        """Position in the local frame of the instance, meters."""
+        return self._left(self.world[:, 0] - self._rows[:, 0], self.world[:, 1] - self._rows[:, 1])
+
+    @cached_property
+    def z(self) -> Floats:
+        """Position in the local frame of the instance, meters."""
+        return as_float32(self.world[:, 2] - self._rows[:, 2])
+
+    @cached_property
+    def normal(self) -> Floats:
+        """(n, 3) unit vectors in the local frame of the instance."""
+        x, y, z = self._world_normal.T
+        return np.stack([self._forward(x, y), self._left(x, y), z]).T
+
+    @property
+    def world_normal(self) -> Floats:
+        """(n, 3) unit vectors in the world, a view of the hits; foliage and water change it in place."""
+        return self._world_normal
+
+    def _forward(self, x: Floats, y: Floats) -> Floats:
+        return as_float32(self._rows[:, 3] * x + self._rows[:, 4] * y)
+
+    def _left(self, x: Floats, y: Floats) -> Floats:
+        return as_float32(self._rows[:, 3] * y - self._rows[:, 4] * x)
 
     def fade(self, size: float) -> Floats:
         """Contrast of a detail `size` meters wide at this distance, from 1 (near) to 0 (far), against aliasing."""
@@ -169,28 +161,53 @@ def ground(p: ShadingBatch) -> None:
     fine, coarse = grain(p.world[:, 0], p.world[:, 1], 45.0), cloudy(p.world[:, 0], p.world[:, 1], 5.0)
     patched = hashed(p.world[:, 0] / 7.3, d / 2.1) < 0.18 * p.layout.wear
     tone = p.layout.brightness * (1 + 0.16 * fine * p.fade(0.03) + 0.1 * coarse - 0.28 * patched)
-    p.tint(np.array([1.0, 0.99, 0.96], np.float32), tone)
+    look = p.layout.look
+    if look.setts:
+        tone *= 1 + np.float32(look.setts) * (hashed(p.world[:, 0] / 0.11, d / 0.15) - 0.6) * p.fade(0.12)
+    p.tint(as_float32(look.road), tone)
     line = road & _markings(p, d, far)
     worn = fine * p.fade(0.03) + 0.7 * coarse < 2.4 - 2.2 * p.layout.wear
-    p.put(line & worn, as_float32([0.62, 0.62, 0.58]))
+    p.put(line & worn, as_float32(look.marking))
     grass = 1 + 0.3 * fine * p.fade(0.03) + 0.25 * coarse
-    p.put(~road, as_float32([0.11, 0.13, 0.05]) * grass[:, None])
+    p.put(~road, as_float32(look.verge) * grass[:, None])
     p.classes[line] = Label.ROAD_LINE
     p.classes[~road] = Label.TERRAIN
+    if p.layout.shapes.tramway:
+        _rails(p, far)
+
+
+_GAUGE_M = 1.435
+_RAIL_M = 0.16
+"""Width of a grooved rail with its joints, meters."""
+
+
+def _rails(p: ShadingBatch, far: Floats) -> None:
+    """Rails of a tramway in the lanes next to the center line."""
+    across = np.abs(np.abs(far - 0.5 * p.layout.lane) - _GAUGE_M / 2)
+    rail = across < _RAIL_M / 2
+    p.put(rail, np.where((across < 0.03)[:, None], as_float32([0.3, 0.3, 0.31]), np.float32(0.06)))
+    p.classes[rail] = Label.RAIL_TRACK
 
 
 def _markings(p: ShadingBatch, d: Floats, far: Floats) -> npt.NDArray[np.bool_]:
     layout, x = p.layout, p.world[:, 0]
-    dashed = np.mod(x, 7.0) < 3.2
-    lines = (far < 0.075) & (dashed | (np.mod(x, 96.0) < 30))
-    lines |= np.abs(far - layout.carriageway) < 0.06
+
+    def where(mask: npt.NDArray[np.bool_], periods: Sequence[tuple[float, float]], u: Floats) -> None:
+        """Mark the part of the mask in which u is in the first part of one of the (period, part)."""
+        index = np.flatnonzero(mask)
+        part = u.take(index)
+        lines[index] = np.logical_or.reduce([np.mod(part, period) < size for period, size in periods])
+
+    lines = np.abs(far - layout.carriageway) < 0.06
+    where((far < 0.075) & ~lines, ((7.0, 3.2), (96.0, 30)), x)
     if layout.lanes > 1:
-        lines |= (np.abs(far - layout.lane) < 0.07) & dashed
+        where((np.abs(far - layout.lane) < 0.07) & ~lines, ((7.0, 3.2),), x)
     if layout.parks:
-        lines |= (far > layout.carriageway) & (np.mod(x, 6.0) < 0.12)
+        where((far > layout.carriageway) & (far < layout.curb) & ~lines, ((6.0, 0.12),), x)
     crossing = p.first[:, 2] > 0.5
-    zebra = (p.x > ZEBRA[0]) & (p.x < ZEBRA[1])
-    lines = np.where(crossing & zebra, (np.mod(d, 1.05) < 0.55) & (far < layout.carriageway), lines)
+    zebra = crossing & (p.x > ZEBRA[0]) & (p.x < ZEBRA[1])
+    lines &= ~zebra
+    where(zebra & (far < layout.carriageway), ((1.05, 0.55),), d)
     stop = np.where(d < 0, ZEBRA[0] - 1.3 - p.x, p.x - ZEBRA[1] - 1.0)
     lines |= crossing & (stop > 0) & (stop < 0.35) & (far < layout.carriageway)
     return lines & (far < layout.curb)
@@ -199,13 +216,26 @@ def _markings(p: ShadingBatch, d: Floats, far: Floats) -> npt.NDArray[np.bool_]:
 def slab(p: ShadingBatch) -> None:
     """Paving stones and a curb stone."""
     d = p.layout.lateral(p.world)
-    u, v = p.world[:, 0] / 0.6, d / 0.6
-    joint = np.maximum(np.abs(u - np.round(u)), np.abs(v - np.round(v))) > 0.47
-    tone = 1 + 0.12 * grain(p.x, p.y, 40.0) * p.fade(0.03) + 0.16 * (hashed(u + 0.5, v + 0.5) - 0.5) * p.fade(0.6)
-    tone += 0.08 * cloudy(p.x, p.y, 4.0)
-    p.tint(p.first, tone - 0.4 * joint * p.fade(0.04))
+    tone = _paving(p, p.world[:, 0], d)
     curb = np.abs(d) < p.layout.curb + 0.2
-    p.put(curb, as_float32([0.36, 0.36, 0.35]) * tone[:, None])
+    p.put(curb, as_float32(p.layout.look.curb) * tone[:, None])
+
+
+def _paving(p: ShadingBatch, x: Floats, y: Floats) -> Floats:
+    """Tint with paving stones in the first color; return the brightness factor without the joints."""
+    look = p.layout.look
+    length, width = look.slabs
+    u, v = x / length, y / width
+    joint = np.maximum(np.abs(u - np.round(u)), np.abs(v - np.round(v))) > 0.47
+    tone = 1 + 0.12 * grain(p.x, p.y, 40.0) * p.fade(0.03) + 0.16 * (hashed(u + 0.5, v + 0.5) - 0.5) * p.fade(length)
+    tone += 0.08 * cloudy(p.x, p.y, 4.0)
+    p.tint(p.first, tone - look.joints * joint * p.fade(0.04))
+    return tone
+
+
+def paving(p: ShadingBatch) -> None:
+    """A paved yard."""
+    _paving(p, p.x, p.y)
 
 
 def grass(p: ShadingBatch) -> None:
@@ -213,7 +243,7 @@ def grass(p: ShadingBatch) -> None:
     blade, patch = grain(p.world[:, 0], p.world[:, 1], 50.0), cloudy(p.world[:, 0], p.world[:, 1], 6.0)
     tone = 1 + 0.35 * blade * p.fade(0.03) + 0.22 * patch
     dry = np.clip(0.35 + 0.3 * patch, 0, 1)[:, None]
-    p.tint(as_float32([0.09, 0.15, 0.035]) * (1 - dry) + as_float32([0.17, 0.15, 0.07]) * dry, tone)
+    p.tint(as_float32(p.layout.look.lawn) * (1 - dry) + as_float32(p.layout.look.straw) * dry, tone)
 
 
 def facade(p: ShadingBatch) -> None:
@@ -239,12 +269,29 @@ def facade(p: ShadingBatch) -> None:
     frame = there & (a < wide + 0.11) & (b > low_edge - 0.035) & (b < high_edge + 0.035) & ~pane
     p.put(frame, np.where(style[:, None] < 0.7, p.second, 0.6 * p.first))
     _panes(p, pane, a, dice, shop)
+    if p.layout.look.posters:
+        _posters(p, u, ~pane & (p.z > 0.8) & (p.z < 3.0))
     board = shop & (b > 0.78) & (b < 0.95)
     p.put(board, np.roll(p.second, 1, axis=1) * 0.8 + 0.2 * dice[:, None])
     door = lowest & front & ~shop & (dice < 0.2) & (a < 0.55) & (b < 0.68)
     p.put(door, p.second * 0.35)
     p.gloss[door] = 0.0
     p.emission[door] = 0.0
+
+
+def _posters(p: ShadingBatch, u: Floats, where: npt.NDArray[np.bool_]) -> None:
+    """Posters and graffiti: sheets of one color, with a printed block."""
+    index = np.flatnonzero(where)
+    u, z, seed = u.take(index), p.z.take(index), p.seed.take(index)
+    column, row = u / 1.3 + 31 * seed, z / 0.95
+    dice = hashed(column, row + 97 * np.floor(seed * 1000))
+    a, b = column - np.floor(column), row - np.floor(row)
+    sheet = np.flatnonzero((dice < 0.45 * p.layout.look.posters) & (np.abs(a - 0.5) < 0.36) & (np.abs(b - 0.5) < 0.42))
+    a, b, dice = a.take(sheet), b.take(sheet), dice.take(sheet)
+    hue = np.mod(dice * 1000, 1.0)[:, None] * as_float32([6.283, 12.6, 25.1])
+    color = 0.32 + 0.3 * np.sin(hue + as_float32([0.0, 2.1, 4.2]))
+    block = ((np.abs(a - 0.5) < 0.2) & (np.abs(b - 0.45) < 0.2))[:, None]
+    p.albedo[index[sheet]] = np.where(block, 0.9 - color, color)
 
 
 def _panes(p: ShadingBatch, pane: npt.NDArray[np.bool_], a: Floats, dice: Floats, shop: npt.NDArray[np.bool_]) -> None:
@@ -276,8 +323,11 @@ def _masonry(p: ShadingBatch, u: Floats) -> Floats:
 
 
 def brick(p: ShadingBatch) -> None:
-    """A garden wall."""
-    p.tint(p.first, _masonry(p, p.along()))
+    """A wall of bricks."""
+    u = p.along()
+    p.tint(p.first, _masonry(p, u))
+    if p.layout.look.posters:
+        _posters(p, u, p.z > 0.3)
 
 
 def concrete(p: ShadingBatch) -> None:
@@ -286,12 +336,9 @@ def concrete(p: ShadingBatch) -> None:
     p.tint(0.4 * p.first + 0.18, 1 + 0.1 * grain(u, p.z + p.y, 25.0) * p.fade(0.05) + 0.12 * cloudy(u, p.z, 8.0))
 
 
-_SKINS = np.array(SKINS, np.float32)
-
-
 def leaf(p: ShadingBatch) -> None:
     """Foliage: leaves of many shades with dark gaps and scattered normals."""
-    x, y, z = np.abs(p.normal).T
+    x, y, z = np.abs(p.world_normal).T
     flat = z > 0.65
     u = np.where(flat | (y > x), p.world[:, 0], p.world[:, 1]) + 7 * p.seed
     v = np.where(flat, p.world[:, 1], p.world[:, 2])
@@ -299,10 +346,15 @@ def leaf(p: ShadingBatch) -> None:
     tone = 0.95 + 0.34 * leaf + 0.34 * twig - 0.4 * (leaf + twig < -1.1)
     p.tint(p.first, tone)
     p.albedo[:, 0] *= 1 + 0.12 * twig
-    p.normal[:, 0] += 0.45 * twig
-    p.normal[:, 1] += 0.45 * leaf
-    p.normal[:, 2] += 0.3
-    p.normal[:] /= np.linalg.norm(p.normal, axis=1, keepdims=True)
+    p.world_normal[:, 0] += 0.45 * twig
+    p.world_normal[:, 1] += 0.45 * leaf
+    p.world_normal[:, 2] += 0.3
+    _normalize(p.world_normal)
+
+
+def _normalize(normal: Floats) -> None:
+    x, y, z = normal.T
+    normal *= (1 / np.sqrt(x * x + y * y + z * z))[:, None]
 
 
 def bark(p: ShadingBatch) -> None:
@@ -386,7 +438,7 @@ def trousers(p: ShadingBatch) -> None:
 
 
 def skin(p: ShadingBatch) -> None:
-    """Skin in one of `SKINS`."""
+    """Skin in one of several tones."""
     p.albedo[:] = _SKINS[(p.seed * len(_SKINS)).astype(int)]
 
 
@@ -410,13 +462,34 @@ def coach(p: ShadingBatch) -> None:
     u = p.along()
     p.albedo[:] = p.first
     p.put((p.z > 0.8) & (p.z < 1.15), p.second)
-    window = (p.z > 1.4) & (p.z < 2.5) & (np.mod(u, 1.5) > 0.12) & (np.abs(p.normal[:, 2]) < 0.5)
+    window = (
+        (((p.z > 1.4) & (p.z < 2.5)) | ((p.z > 3.0) & (p.z < 3.8)))
+        & (np.mod(u, 1.5) > 0.12)
+        & (np.abs(p.normal[:, 2]) < 0.5)
+    )
     p.put(window, as_float32([0.02, 0.022, 0.025]))
     p.gloss[window] = GLOSS[Material.GLASS]
     if p.lamps:
         inside = window & (p.lit > 0)
         p.put(inside, as_float32([1.0, 0.93, 0.75]))
         p.emission[inside] = 0.06
+
+
+def water(p: ShadingBatch) -> None:
+    """Water with ripples."""
+    p.albedo[:] = as_float32(p.layout.look.water)
+    ripple = np.float32(0.05) * p.fade(0.3)
+    p.world_normal[:, 0] += ripple * grain(p.world[:, 0], p.world[:, 1], 6.0)
+    p.world_normal[:, 1] += ripple * grain(p.world[:, 1], p.world[:, 0], 6.0)
+    _normalize(p.world_normal)
+
+
+def ballast(p: ShadingBatch) -> None:
+    """Broken stone with sleepers across the local x axis."""
+    stone = 1 + 0.3 * grain(p.x, p.y, 22.0) * p.fade(0.06)
+    p.tint(p.first, stone)
+    sleeper = (np.mod(p.x, 0.62) < 0.25) & (np.abs(np.abs(p.y) - 2.0) < 1.25)
+    p.put(sleeper, p.second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,7 +515,7 @@ def shade_hits(hits: Hits, layout: StreetLayout, pixel: float, lamps: bool) -> S
     """Texture the hits of rays.
 
     Args:
-        hits: hits sorted by material; normals of foliage are changed in place.
+        hits: hits sorted by material; normals of foliage and water are changed in place.
         layout: layout of the street, for the ground.
         pixel: angle between neighboring rays, radians.
         lamps: whether lamps are on.
@@ -454,23 +527,8 @@ def shade_hits(hits: Hits, layout: StreetLayout, pixel: float, lamps: bool) -> S
     for material in Material:
         part = slice(int(edges[material]), int(edges[material + 1]))
         if part.start < part.stop:
-            _TEXTURES[material](_patch(hits, out, part, layout, pixel, lamps))
+            _TEXTURES[material](ShadingBatch(hits, out, part, layout, pixel, lamps))
     return out
-
-
-def _patch(hits: Hits, out: Surface, part: slice, layout: StreetLayout, pixel: float, lamps: bool) -> ShadingBatch:
-    rows, world = hits.rows[part], hits.point[part]
-    dx, dy = world[:, 0] - rows[:, 0], world[:, 1] - rows[:, 1]
-    c, s = rows[:, 3], rows[:, 4]
-    normal = hits.normal[part].copy()
-    normal[:, 0] = c * hits.normal[part, 0] + s * hits.normal[part, 1]
-    normal[:, 1] = c * hits.normal[part, 1] - s * hits.normal[part, 0]
-    return ShadingBatch(
-        layout, lamps, world, c * dx + s * dy, c * dy - s * dx, world[:, 2] - rows[:, 2],
-        hits.normal[part] if hits.material[part.start] == Material.LEAF else normal,
-        hits.distance[hits.ray[part]] * np.float32(pixel), rows[:, 5], rows[:, 12], rows[:, 6:9], rows[:, 9:12],
-        out.albedo[part], out.emission[part], out.gloss[part], out.classes[part],
-    )  # fmt: skip
 
 
 _TEXTURES: dict[Material, Callable[[ShadingBatch], None]] = {
@@ -499,4 +557,7 @@ _TEXTURES: dict[Material, Callable[[ShadingBatch], None]] = {
     Material.CARGO: cargo,
     Material.COACH: coach,
     Material.POST: post,
+    Material.WATER: water,
+    Material.BALLAST: ballast,
+    Material.PAVING: paving,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -172,8 +172,11 @@ _DRAW: dict[str, Callable[[np.random.Generator], Weather]] = {
 
 
 NO_FAULT = "none"
-FAULTS = (NO_FAULT, "motionblur", "overexposure", "underexposure", "lidarjitter", "eventlowres")
-"""No fault, then the five faults of DELIVER, named as its folders."""
+FAULTS = (
+    NO_FAULT, "motionblur", "overexposure", "underexposure", "lidarjitter", "eventlowres",
+    "lidarsectors", "lidarclutter", "lidarcrosstalk",
+)  # fmt: skip
+"""No fault, the five faults of DELIVER, named as its folders, and three more of the LiDAR."""
 _LOW_EVENT_SHARE = 512 / 1042
 """Ratio of the low event resolution to the image resolution of DELIVER: 512 to 1042 pixels."""
 
@@ -189,6 +192,9 @@ class Fault:
         shutter: exposure time of the camera in seconds, 0 for no motion blur.
         shake: standard deviation of the LiDAR's rotation, radians, and of its translation, meters, about each axis.
         event_share: ratio of the event camera's resolution per side to the camera's.
+        sectors: ((first, last), …) shares of a turn, clockwise from the rear, that the LiDAR does not see.
+        clutter: share of the LiDAR's beams that meet drops or spray.
+        crosstalk: bursts of pulses of other LiDARs per turn.
     """
 
     name: str = NO_FAULT
@@ -197,11 +203,9 @@ class Fault:
     shutter: float = 0.0
     shake: tuple[float, float] = (0.0, 0.0)
     event_share: float = 1.0
-
-    def exposed(self, weather: Weather) -> Weather:
-        """The weather with the exposure and read noise of a camera with this fault."""
-        noise = weather.camera_noise * self.gain_noise
-        return replace(weather, exposure=weather.exposure * self.exposure, camera_noise=noise)
+    sectors: tuple[tuple[float, float], ...] = ()
+    clutter: float = 0.0
+    crosstalk: int = 0
 
 
 def fault_name(name: str) -> str:
@@ -234,10 +238,17 @@ def draw_fault(name: str, rng: np.random.Generator) -> Fault:
         return Fault(name, exposure=float(rng.uniform(0.03, 0.07)), gain_noise=1.5)
     if name == "lidarjitter":
         return Fault(name, shake=(float(np.radians(rng.uniform(0.6, 1.2))), 0.02))
+    if name == "lidarsectors":
+        starts = rng.uniform(0, 1, int(rng.integers(1, 4)))
+        return Fault(name, sectors=tuple((float(a), float(a + rng.uniform(0.04, 0.3))) for a in starts))
+    if name == "lidarclutter":
+        return Fault(name, clutter=float(rng.uniform(0.08, 0.4)))
+    if name == "lidarcrosstalk":
+        return Fault(name, crosstalk=int(rng.integers(3, 15)))
     return Fault(name, event_share=_LOW_EVENT_SHARE) if name == "eventlowres" else Fault()
 
 
-_PAVED = (Material.GROUND, Material.SLAB, Material.CONCRETE, Material.ROOF)
+_PAVED = (Material.GROUND, Material.SLAB, Material.CONCRETE, Material.ROOF, Material.PAVING)
 _WIND = 0.18
 """Horizontal motion of a falling drop in pixels per pixel downwards."""
 
@@ -355,7 +366,7 @@ def sky_radiance(directions: Floats, weather: Weather) -> Floats:
     cover = np.clip((billow - 1.6 + 3.2 * weather.clouds) * 0.7, 0, 1) * np.clip(up * 6, 0, 1)
     white = _channels(weather.horizon) * (0.75 + 0.15 * np.clip(billow, -2, 2))
     color = color * (1 - 0.85 * cover) + white * (0.85 * cover)
-    near = np.clip(directions @ as_float32(weather.sun), 0, 1)
+    near = np.clip(_dot(directions.T, as_float32(weather.sun)), 0, 1)
     glow = (0.35 * near**24 + 3.0 * (near > 0.9994)) * (1 - 0.8 * cover)
     color = color + glow * _channels(weather.sunlight)
     if weather.murk:
@@ -406,7 +417,8 @@ def radiance(
     color *= fog
     color += _channels(weather.horizon) * (1 - fog)
     out = np.empty_like(directions)
-    out[hits.ray] = color.T
+    for axis in range(3):
+        out[:, axis][hits.ray] = color[axis]
     miss = np.flatnonzero(~np.isfinite(hits.distance))
     out[miss] = sky_radiance(directions[miss], weather)
     return out
@@ -423,11 +435,13 @@ def _ambient(hits: Hits, weather: Weather) -> Floats:
 
 def _sunlight(hits: Hits, snapshot: Snapshot, weather: Weather) -> Floats:
     towards = as_float32(weather.sun)
-    facing = hits.normal @ towards
+    facing = _dot(hits.normal.T, towards)
     if not weather.shadows:
         return np.maximum(facing, 0) * _channels(weather.sunlight)
     bright = np.flatnonzero(facing > 0)
-    start = hits.point[bright] + 0.015 * hits.normal[bright]
+    start = hits.normal.take(bright, axis=0)
+    start *= 0.015
+    start += hits.point.take(bright, axis=0)
     facing[facing < 0] = 0
     facing[bright[snapshot.occluded(start, towards)]] = 0
     return facing * _channels(weather.sunlight)
@@ -470,7 +484,8 @@ def _add_reflections(
 ) -> None:
     """Add the reflection of the sky on glossy surfaces (Schlick's approximation), in rain darkened where occluded."""
     shiny = np.flatnonzero(shading.gloss > 0)
-    ray, normal, gloss = directions[hits.ray[shiny]], hits.normal[shiny], shading.gloss[shiny]
+    ray, normal = directions.take(hits.ray.take(shiny), axis=0), hits.normal.take(shiny, axis=0)
+    gloss = shading.gloss.take(shiny)
     cosine = -np.einsum("ij,ij->i", ray, normal)
     bounced = ray + 2 * cosine[:, None] * normal
     share = gloss + (1 - gloss) * np.clip(1 - cosine, 0, 1) ** 5

@@ -21,10 +21,10 @@ from mlesam_ros.simulation.sensors import (
     CAMERA_FRAME,
     EVENT_FRAME,
     LIDAR_FRAME,
+    Camera,
     EventBatch,
     SpinningLidar,
     draw_thresholds,
-    expose,
     jitter_pose,
     log_light,
     pixel_rays,
@@ -36,6 +36,7 @@ from mlesam_ros.simulation.sensors import (
 )
 from mlesam_ros.simulation.street import draw_streams, furnish_tile, place_movers
 from mlesam_ros.simulation.street_layout import TILE, Ego, StreetLayout
+from mlesam_ros.simulation.style import PLAIN_STYLE, draw_parts, style_named
 from mlesam_ros.simulation.textures import Surface, shade_hits
 from mlesam_ros.simulation.weather import (
     NO_FAULT,
@@ -123,11 +124,11 @@ _LENS_DROP_STEPS = 12
 class World:
     """An endless street with a vehicle that carries the sensors.
 
-    The output is a function of (seed, weather, fault, size, index), so simulation steps can be rendered in any order
-    and process. Weather and fault change the sensor data, but not the street.
+    The output is a function of (seed, weather, fault, size, style, index), so simulation steps can be rendered in any
+    order and process. Weather and fault change the sensor data, but not the street.
 
     Attributes:
-        seed, size, length, dropped: arguments of the constructor.
+        seed, size, length, dropped, style: arguments of the constructor.
         weather: the light and the air.
         fault: the sensor fault.
         event_size: (height, width) of the event camera.
@@ -143,6 +144,7 @@ class World:
         threads: int = 0,
         fault: str = NO_FAULT,
         dropped: Sequence[Modality] = (),
+        style: str = PLAIN_STYLE,
     ) -> None:
         """Draw the layout of a street; its tiles are furnished when the vehicle approaches them.
 
@@ -154,6 +156,7 @@ class World:
             threads: threads of the ray caster, 0 for all cores.
             fault: one of `FAULTS`.
             dropped: modalities without any output; the output of the others does not change.
+            style: one of `STYLES`, the distributions of shapes, colors, cameras and mountings.
 
         Raises:
             ConfigError: a value is out of range or does not exist.
@@ -166,18 +169,21 @@ class World:
                 f"the length at least 1 and each side at least {_MIN_IMAGE_SIDE_PX} pixels."
             )
         self.seed, self.size, self.length, self.dropped = seed, size, length, _check_dropped(dropped)
+        self.style = style
         rng = np.random.default_rng([seed, 7])
-        self.layout = StreetLayout.draw(rng)
+        look, shapes, response, mounting = draw_parts(style_named(style), (seed, 11))
+        self.layout = StreetLayout.draw(rng, shapes, look)
         self.ego = Ego.draw(self.layout, rng)
         self.streams = draw_streams(self.layout, self.ego, rng)
         self.weather = draw_weather(weather_name(weather), np.random.default_rng([seed, 9]))
         self.fault = draw_fault(fault, np.random.default_rng([seed, 10]))
         self.event_size = (round(size[0] * self.fault.event_share), round(size[1] * self.fault.event_share))
-        self.rig = street_rig(size, self.event_size)
+        self.rig = street_rig(size, self.event_size, mounting)
         self.lidar = SpinningLidar()
+        self._lidar_rays = self.lidar.rays()
         self._threads = threads
-        self._camera_weather = self.fault.exposed(self.weather)
         self._rays, self._cosine = pixel_rays(self.rig.camera, size)
+        self._camera = Camera(response, size, self._cosine)
         shrink = min(1.0, _MAX_EVENT_RENDER_SIDE_PX / max(size))
         self._event_detail = (round(size[0] * shrink), round(size[1] * shrink))
         self._event_rays, _ = pixel_rays(self.rig.camera, self._event_detail)
@@ -186,6 +192,7 @@ class World:
         self._base_from_lidar = self.rig.tree.lookup(BASE_FRAME, LIDAR_FRAME)
         self._tile = lru_cache(maxsize=8)(self._populate_tile)
         self._static_layer = lru_cache(maxsize=2)(self._build_static_layer)
+        self._snapshot = lru_cache(maxsize=4)(self._build_snapshot)
         self._log_light = lru_cache(maxsize=4)(self._render_log_light)
 
     def __len__(self) -> int:
@@ -226,7 +233,7 @@ class World:
         tiles = [self._tile(tile_index + offset) for offset in range(*_TILES)]
         return Layer(merge(tiles), self._threads)
 
-    def _snapshot(self, time: int) -> Snapshot:
+    def _build_snapshot(self, time: int) -> Snapshot:
         seconds = time / NANOSECONDS
         static = self._static_layer(int(self.ego.along(seconds) // TILE))
         moving = place_movers(self.layout, self.ego, self.streams, self.seed, seconds)
@@ -251,7 +258,7 @@ class World:
         self, index: int, snapshot: Snapshot, pose: Transform
     ) -> tuple[RawImage, RawImage, npt.NDArray[np.uint8]]:
         """Camera image, depth image and labels."""
-        hits, shading, light = self._render(snapshot, pose, self._rays, 2 / self.size[1])
+        hits, shading, light = self._render(snapshot, pose, self._rays, 1 / self.rig.camera.K[0, 0])
         labels = np.full(self._rays.shape[0], Label.SKY, np.uint8)
         labels[hits.ray] = shading.classes
         gloss = np.zeros(labels.shape, np.float32)
@@ -271,27 +278,34 @@ class World:
         if self.weather.rain:
             lens = np.random.default_rng([self.seed, 304, index // _LENS_DROP_STEPS])
             light = add_rain_streaks(light, self.weather, self._rng(index, 3), lens)
-        return expose(light, self._camera_weather, self._rng(index, 0))
+        return self._camera.expose(light, self.weather, self.fault, self._rng(index, 0))
 
     def _sweep(self, index: int, snapshot: Snapshot) -> PointCloud:
         """LiDAR sweep. The vehicle moves during the turn; every 16 columns of the sweep have their own pose."""
-        rays, times = self.lidar.rays()
-        origins, directions = np.empty_like(rays), np.empty_like(rays)
-        beams, now = self.lidar.beams, index * PERIOD / NANOSECONDS
-        jitter_rng = self._rng(index, 4) if any(self.fault.shake) else None
-        for first in range(0, len(rays), beams * 16):
-            part = slice(first, first + beams * 16)
-            eye = self.ego.pose(now + float(times[part].mean())) @ self._base_from_lidar
-            if jitter_rng is not None:
-                eye = eye @ jitter_pose(self.fault.shake, jitter_rng)
-            origins[part], directions[part] = eye.translation, rotate(rays[part], eye)
+        rays, times = self._lidar_rays
+        parts = rays.reshape(-1, 16 * self.lidar.beams, 3)
+        now = index * PERIOD / NANOSECONDS
+        turns, positions = self.ego.poses(now + times.reshape(len(parts), -1).mean(axis=1).astype(np.float64))
+        turns, positions = turns @ self._base_from_lidar.rotation, positions + turns @ self._base_from_lidar.translation
+        if any(self.fault.shake):
+            jitter_rng = self._rng(index, 4)
+            errors = [jitter_pose(self.fault.shake, jitter_rng) for _ in parts]
+            positions = positions + np.einsum("nij,nj->ni", turns, [error.translation for error in errors])
+            turns = turns @ np.array([error.rotation for error in errors])
+        origins, directions = np.repeat(as_float32(positions), parts.shape[1], axis=0), np.empty_like(rays)
+        x, y, z = np.moveaxis(parts, -1, 0)
+        for axis, row in enumerate(np.moveaxis(turns.astype(np.float32), 1, 0)):
+            directions[:, axis] = (x * row[:, :1] + y * row[:, 1:2] + z * row[:, 2:]).ravel()
         hits = snapshot.cast(origins, directions)
         shading = shade_hits(hits, self.layout, 0.003, False)
-        return simulate_sweep(self.lidar, rays, times, directions, hits, shading, self.weather, self._rng(index, 2))
+        return simulate_sweep(
+            self.lidar, rays, times, directions, hits, shading, self.weather, self.fault, self._rng(index, 2)
+        )
 
     def _render_log_light(self, time: int) -> Floats:
         pose = self.ego.pose(time / NANOSECONDS)
-        _, _, light = self._render(self._snapshot(time), pose, self._event_rays, 2 / self._event_detail[1])
+        pixel = self.size[1] / self._event_detail[1] / self.rig.camera.K[0, 0]
+        _, _, light = self._render(self._snapshot(time), pose, self._event_rays, pixel)
         image = log_light(light.reshape(*self._event_detail, 3), self.weather)
         height, width = self.event_size
         return as_float32(cv2.resize(cv2.GaussianBlur(image, (3, 3), 0.5), (width, height)))

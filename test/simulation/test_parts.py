@@ -11,16 +11,17 @@ from mlesam_ros.simulation.scene import COLUMNS, REFLECTANCE, Hits, Material
 from mlesam_ros.simulation.sensors import (
     DEPTH_RANGE,
     POINT,
+    Camera,
     SpinningLidar,
-    expose,
     pixel_rays,
     simulate_depth,
     street_rig,
 )
 from mlesam_ros.simulation.street import furnish_tile
 from mlesam_ros.simulation.street_layout import TILE, StreetLayout
+from mlesam_ros.simulation.style import Mounting, Response
 from mlesam_ros.simulation.textures import cloudy, grain, hashed, shade_hits
-from mlesam_ros.simulation.weather import draw_weather
+from mlesam_ros.simulation.weather import Fault, draw_weather
 
 DAY = draw_weather("day", np.random.default_rng(3))
 PLAN = StreetLayout.draw(np.random.default_rng(5))
@@ -90,13 +91,15 @@ def test_depth_has_holes_beyond_range_on_gloss_and_at_edges():
 
 def test_exposure_is_monotonic_and_saturates():
     light = np.repeat(np.linspace(0, 10, 64, dtype=np.float32)[None, :, None], 64, 0).repeat(3, 2)
-    pixels = expose(light, DAY, np.random.default_rng(0)).data.reshape(64, 64, 3).mean(axis=(0, 2))
+    camera = Camera(Response(), (64, 64), np.ones(64 * 64, np.float32))
+    pixels = camera.expose(light, DAY, Fault(), np.random.default_rng(0)).data.reshape(64, 64, 3).mean(axis=(0, 2))
     assert pixels[0] < 12 and pixels[-1] > 240
     assert np.all(np.diff(pixels) > -2)
 
 
-def test_pixel_rays_go_through_the_centers_of_the_pixels():
-    model = street_rig((48, 64)).camera
+@pytest.mark.parametrize("mounting", [Mounting(), Mounting(view=60, distortion=-0.14), Mounting(distortion=0.04)])
+def test_pixel_rays_go_through_the_centers_of_the_pixels(mounting):
+    model = street_rig((48, 64), mounting=mounting).camera
     rays, cosine = pixel_rays(model, (48, 64))
     uv, valid = model.project(rays.astype(np.float64) / cosine[:, None] * 7)
     v, u = np.divmod(np.arange(48 * 64), 64)

@@ -7,21 +7,23 @@ from hypothesis import strategies as st
 from mlesam_ros.simulation.scene import Label
 from mlesam_ros.simulation.street import draw_streams, place_movers
 from mlesam_ros.simulation.street_layout import Ego, StreetLayout
+from mlesam_ros.simulation.style import STYLES, draw_parts
 
 ON_WHEELS = (Label.CARS, Label.BUS, Label.TRUCK)
 
 
-def street(seed):
+def street(seed, style):
     rng = np.random.default_rng(seed)
-    layout = StreetLayout.draw(rng)
+    look, shapes, _, _ = draw_parts(STYLES[style], (seed,))
+    layout = StreetLayout.draw(rng, shapes, look)
     ego = Ego.draw(layout, rng)
     return layout, ego, draw_streams(layout, ego, rng)
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), t=st.floats(0, 600))
-def test_no_vehicle_collides_with_the_ego_vehicle(seed, t):
-    layout, ego, streams = street(seed)
+@given(seed=st.integers(0, 10_000), style=st.sampled_from(sorted(STYLES)), t=st.floats(0, 600))
+def test_no_vehicle_collides_with_the_ego_vehicle(seed, style, t):
+    layout, ego, streams = street(seed, style)
     batch = place_movers(layout, ego, streams, seed, t)
     vertices = batch.vertices[np.unique(batch.triangles[np.isin(batch.classes, ON_WHEELS)])]
     pose = ego.pose(t)
@@ -30,9 +32,9 @@ def test_no_vehicle_collides_with_the_ego_vehicle(seed, t):
 
 
 @settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 10_000), t=st.floats(0, 600))
-def test_movers_move_at_their_speed(seed, t):
-    layout, ego, streams = street(seed)
+@given(seed=st.integers(0, 10_000), style=st.sampled_from(sorted(STYLES)), t=st.floats(0, 600))
+def test_movers_move_at_their_speed(seed, style, t):
+    layout, ego, streams = street(seed, style)
     first, second = (place_movers(layout, ego, streams, seed, time).table for time in (t, t + 0.01))
     # Matched by their looks: seed and first color; who left or entered the stretch in between has no partner.
     looks = {tuple(row[5:9]): row for row in first}

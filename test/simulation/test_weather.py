@@ -87,7 +87,7 @@ def test_labels_are_the_same_in_every_condition(samples):
 @pytest.mark.parametrize(
     ("fault", "hurt"),
     [("motionblur", CAMERA), ("overexposure", CAMERA), ("underexposure", CAMERA), ("lidarjitter", LIDAR),
-     ("eventlowres", EVENT)],
+     ("lidarsectors", LIDAR), ("lidarclutter", LIDAR), ("lidarcrosstalk", LIDAR), ("eventlowres", EVENT)],
 )  # fmt: skip
 def test_fault_changes_one_sensor_only(samples, fault, hurt):
     for modality in MODALITIES:
@@ -151,6 +151,34 @@ def test_jitter_displaces_points_by_about_one_degree(samples):
     clean, shaken = (ranges(samples[name])[2:6, 480:544] for name in ("none", "lidarjitter"))
     error = np.abs(shaken / clean - 1)
     assert 0.01 < np.nanmedian(error) < 0.1
+
+
+def test_lost_sectors_have_no_returns(samples):
+    """The other firings are as without the fault."""
+    lost, clean = ranges(samples["lidarsectors"]), ranges(samples["none"])
+    fault = draw_fault("lidarsectors", np.random.default_rng([SEED, 10]))
+    share = np.arange(1024) / 1024
+    blind = np.any([np.mod(share - first, 1) <= last - first for first, last in fault.sectors], axis=0)
+    assert 0.03 < blind.mean() < 0.95
+    assert np.isnan(lost[:, blind]).all()
+    assert np.array_equal(lost[:, ~blind], clean[:, ~blind], equal_nan=True)
+
+
+def test_clutter_is_near_and_weak(samples):
+    wet, clean = ranges(samples["lidarclutter"]), ranges(samples["none"])
+    drops = wet < clean - 0.5
+    assert 0.05 < drops.mean() < 0.45 and np.median(wet[drops]) < 10
+    cloud = samples["lidarclutter"].frames[LIDAR].payload.points
+    near = np.linalg.norm(points(samples["lidarclutter"]), axis=1) < 1.5
+    assert np.median(cloud["intensity"][near]) < 15
+
+
+def test_crosstalk_comes_in_bursts_at_any_range(samples):
+    talk, clean = ranges(samples["lidarcrosstalk"]), ranges(samples["none"])
+    foreign = ~np.isclose(talk, clean, atol=0.3) & ~np.isnan(talk)
+    assert 0.01 < foreign.mean() < 0.5
+    assert np.ptp(np.quantile(talk[foreign], (0.1, 0.9))) > 20, "pulses have nothing to do with the scene"
+    assert np.quantile(foreign.mean(0), 0.99) > 2.5 * foreign.mean(), "and come in bursts"
 
 
 def test_jitter_pose_is_a_rotation():

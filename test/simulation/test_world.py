@@ -12,6 +12,7 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.preprocessing.evt3 import Evt3Decoder
 from mlesam_ros.simulation.scene import Label
+from mlesam_ros.simulation.style import STYLES
 from mlesam_ros.simulation.world import EPOCH, PERIOD, SENSOR_ZERO, World
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS
 
@@ -35,23 +36,25 @@ def depth(sample):
     return image.data.view("<u2").reshape(image.height, image.width) / 1000
 
 
-def test_sample_is_equal_in_another_process():
+@pytest.mark.parametrize("style", STYLES)
+def test_sample_is_equal_in_another_process(style):
     code = (
-        "import sys; sys.path[:0] = sys.argv[1:]\n"
+        "import sys; sys.path[:0] = sys.argv[1:3]\n"
         "from test_world import digest\nfrom mlesam_ros.simulation.world import World\n"
-        "print(digest(World(11, 'night', (48, 64)).sample(5)))"
+        "print(digest(World(11, 'night', (48, 64), style=sys.argv[3]).sample(5)))"
     )
     here = os.path.dirname(__file__)
     done = subprocess.run(
-        [sys.executable, "-c", code, os.path.dirname(os.path.dirname(here)), here],
+        [sys.executable, "-c", code, os.path.dirname(os.path.dirname(here)), here, style],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == digest(World(11, "night", (48, 64)).sample(5))
+    assert done.stdout.strip() == digest(World(11, "night", (48, 64), style=style).sample(5))
 
 
-def test_sample_is_independent_of_previous_samples():
-    wandering, direct = World(7, size=(48, 48)), World(7, size=(48, 48))
+@pytest.mark.parametrize("style", STYLES)
+def test_sample_is_independent_of_previous_samples(style):
+    wandering, direct = (World(7, size=(48, 48), style=style) for _ in range(2))
     for index in (3, 300, 8, 9):
         wandering.sample(index)
     assert digest(wandering.sample(40)) == digest(direct.sample(40))
@@ -153,6 +156,7 @@ def test_vehicle_moves_at_its_speed(day):
         ({"length": 0}, "0 steps"),
         ({"weather": "dusk"}, "dusk"),
         ({"fault": "blur"}, "motionblur"),
+        ({"style": "gray"}, "varied"),
         ({"dropped": ["radar"]}, "radar"),
         ({"dropped": list(MODALITIES)}, "at least one sensor"),
     ],

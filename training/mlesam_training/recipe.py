@@ -15,6 +15,7 @@ from mlesam_ros.bags.recovery import is_storage
 from mlesam_ros.config import NodeParameters, load_parameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import expand_path
+from mlesam_ros.simulation.style import PLAIN_STYLE, style_named
 from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
 from mlesam_ros.strict_yaml import check_choice, read_yaml
 from mlesam_ros.types import MODALITIES, NODE
@@ -275,6 +276,7 @@ class StreetData:
         world_size: height and width in pixels of the simulated cameras.
         train, held_out: the splits; their seeds must not overlap.
         processes: number of rendering processes; does not change the data.
+        style: one of `simulation.style.STYLES`.
         kind: street.
     """
 
@@ -286,16 +288,18 @@ class StreetData:
     size: int = 256
     world_size: int = 512
     processes: int = 2
+    style: str = PLAIN_STYLE
     kind: str = "street"
 
     def __post_init__(self) -> None:
-        """Check that the streets of the two splits differ and that the size is valid.
+        """Check that the streets of the two splits differ and that size and style are valid.
 
         Raises:
             ConfigError: names the value and the accepted values.
         """
         if self.size < 32 or self.size % 32:
             raise ConfigError(f"size is {self.size}; it must be a multiple of 32.")
+        style_named(self.style)
         first, second = sorted((self.train, self.held_out), key=lambda split: split.first_seed)
         if first.first_seed + first.streets > second.first_seed:
             raise ConfigError(

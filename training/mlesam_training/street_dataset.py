@@ -89,6 +89,7 @@ class Street:
     moments: int
     size: int
     world_size: int
+    style: str
     preprocessors: tuple[tuple[Modality, str], ...]
     settings: str = "{}"
     """JSON of the image settings of the preprocessors."""
@@ -125,13 +126,14 @@ def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
 def fingerprint(
     weathers: tuple[str, ...],
     faults: tuple[str, ...],
+    style: str,
     preprocessors: tuple[tuple[Modality, str], ...],
     settings: str = "{}",
 ) -> str:
     """SHA-256 of a small sample per condition; changes with the simulation and the preprocessors."""
     digest, made = hashlib.sha256(), make_preprocessors(dict(preprocessors), json.loads(settings))
     for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
-        world = World(7, weather, _FINGERPRINT_SIZE, threads=1, fault=fault)
+        world = World(7, weather, _FINGERPRINT_SIZE, threads=1, fault=fault, style=style)
         frame = world.sample(_sample_index(world.length, 0, 1))
         digest.update(frame.labels.tobytes())
         for image in encode(_frame_set(frame), world.rig, _FINGERPRINT_SIZE, made).values():
@@ -151,7 +153,7 @@ def _render(street: Street) -> int:
     preprocessors = make_preprocessors(dict(street.preprocessors), json.loads(street.settings))
     writer = Writer(Path(street.folder), tuple(preprocessors))
     conditions, shape = street.conditions, (street.world_size, street.world_size)
-    world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault)
+    world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault, style=street.style)
     for row in street.rows:
         frame = world.sample(_sample_index(world.length, row % street.moments, street.moments))
         images = encode(_frame_set(frame), world.rig, size, preprocessors)
@@ -221,10 +223,11 @@ def _render_missing(
 def _manifest(data: StreetData, split: Split, preprocessors: dict[Modality, str], settings: str) -> dict[str, Any]:
     """Inputs that determine the rendered rows, as JSON types."""
     normalization = normalization_of(make_preprocessors(preprocessors, json.loads(settings)))
+    kinds = tuple(split.weathers), tuple(split.faults), data.style, tuple(preprocessors.items())
     return {
         "split": asdict(split), "size": data.size, "world_size": data.world_size, "preprocessors": preprocessors,
         "normalization": normalization, "labels": LABEL_SAMPLING,
-        "fingerprint": fingerprint(tuple(split.weathers), tuple(split.faults), tuple(preprocessors.items()), settings),
+        "style": data.style, "fingerprint": fingerprint(*kinds, settings),
     }  # fmt: skip
 
 
@@ -243,4 +246,4 @@ def _streets(
         rows = tuple(row for row in range(first, first + split.moments) if not done[row])
         if rows:
             seed = split.first_seed + number
-            yield Street(str(folder), seed, conditions, rows, split.moments, *sizes, names, settings)
+            yield Street(str(folder), seed, conditions, rows, split.moments, *sizes, data.style, names, settings)
