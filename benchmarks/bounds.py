@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mlesam_ros.bench.measurement import interleaved
 from mlesam_ros.bench.model_benchmark import synchronize
-from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 
@@ -82,7 +81,7 @@ def network_work(config: MLESAMConfig, sensors: int, itemsize: int) -> tuple[int
         itemsize: bytes per number.
     """
     side = config.image_size
-    with on_meta_device(), torch.no_grad():
+    with torch.device("meta"), torch.no_grad():
         model = MLESAM(config).eval().requires_grad_(False)  # FlopCounterMode checks requires_grad
         with FlopCounterMode(display=False) as counter:
             pyramid = model.encode(torch.empty(sensors, 3, side, side))

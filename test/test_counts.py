@@ -10,7 +10,6 @@ import torch
 from counting import count
 
 from mlesam_ros.bench.sensor_benchmark import STAMP, make_frames
-from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.inference import ALL
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -26,7 +25,7 @@ def rig_and_frames():
 
 
 def make_pipeline(backbone, **options):
-    with on_meta_device():
+    with torch.device("meta"):
         model = MLESAM(MLESAMConfig(backbone=backbone, rank=4, image_size=256))
     return Pipeline(model, "meta", "bf16", threads=1, options=replace(ALL, **options))
 

@@ -13,18 +13,13 @@ D/4 at stride 8, D/8 at stride 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import torch
-from sam2.modeling.backbones.hieradet import Hiera
-from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.model.hiera import Hiera, Neck
 from mlesam_ros.model.vit import FusedRelPosAttention, ViT
 
 SEMANTIC, HIGH_RES_1, HIGH_RES_0 = "semantic", "high_res_1", "high_res_0"
@@ -124,48 +119,15 @@ def build_backbone(name: str) -> Backbone:
     return HieraBackbone(name, size) if isinstance(size, HieraSpec) else VitBackbone(name, size)
 
 
-class CachedHiera(Hiera):
-    """Hiera that caches its interpolated positional embedding in inference mode.
-
-    Attributes:
-        cache_pos_embed: whether the cache is used.
-    """
-
-    cache_pos_embed = True
-    _kept: tuple[Any, Tensor] | None = None
-
-    def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
-        grid, window = self.pos_embed, self.pos_embed_window
-        changeable = not torch.is_inference_mode_enabled() or grid.is_inference() or window.is_inference()
-        if changeable or not self.cache_pos_embed:
-            return super()._get_pos_embed(hw)
-        key = (hw, grid.dtype, grid.device, grid._version, window._version)  # _version counts in-place changes
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, super()._get_pos_embed(hw)
-        return self._kept[1]
-
-
-class HieraBackbone(ImageEncoder):
-    """SAM 2's image encoder: Hiera and its FPN neck."""
-
-    trunk: CachedHiera
+class HieraBackbone(nn.Module):
+    """SAM 2's image encoder: Hiera and its neck."""
 
     def __init__(self, name: str, size: HieraSpec) -> None:
         """Build with random weights."""
-        trunk = CachedHiera(
-            embed_dim=size.width,
-            num_heads=size.heads,
-            stages=size.stages,
-            global_att_blocks=size.globals,
-            window_spec=size.windows,
-            window_pos_embed_bkg_spatial_size=(size.position, size.position),
-        )
-        # The neck's positional encoding has no weights and feeds SAM 2's video memory, which is not built here.
-        neck = FpnNeck(
-            nn.Identity(), size.neck, trunk.channel_list, fpn_interp_model="nearest", fpn_top_down_levels=[2, 3]
-        )
-        super().__init__(trunk, neck, scalp=1)  # the neck's stride-32 level has reached stride 16; drop it
+        super().__init__()
         self.name = name
+        self.trunk = Hiera(size.width, size.heads, size.stages, size.globals, size.windows, size.position)
+        self.neck = Neck(self.trunk.widths, size.neck)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -181,9 +143,7 @@ class HieraBackbone(ImageEncoder):
         Returns:
             level → (B, D, h, w), in the dtype of the images.
         """
-        fine_to_coarse = super().forward(images)["backbone_fpn"]
-        # The neck interpolates in float32 for any input dtype.
-        return {level: f.to(images.dtype) for level, f in zip(LEVELS, fine_to_coarse[::-1], strict=True)}
+        return dict(zip(LEVELS, self.neck(self.trunk(images)), strict=True))
 
 
 class VitBackbone(ViT):
@@ -209,20 +169,3 @@ class VitBackbone(ViT):
 
 
 Backbone: TypeAlias = HieraBackbone | VitBackbone
-
-
-class _LinspaceHere(TorchFunctionMode):
-    """Run `torch.linspace` on the CPU: Hiera reads its values during construction, and the meta device has none."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        here = {"device": "cpu"} if func is torch.linspace else {}
-        return func(*args, **{**(kwargs or {}), **here})
-
-
-@contextmanager
-def on_meta_device() -> Iterator[None]:
-    """Context manager that builds models on the meta device: shapes without values, at no cost of time or memory."""
-    with torch.device("meta"), _LinspaceHere():
-        yield

@@ -20,7 +20,7 @@ from torch import Tensor
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.files import atomic_write, detect_file_type, write_error
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.model.backbones import BACKBONES, Backbone, build_backbone, on_meta_device
+from mlesam_ros.model.backbones import BACKBONES, Backbone, build_backbone
 from mlesam_ros.model.decoder import MaskDecoder
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -236,7 +236,7 @@ def _summarize_keys(kind: str, names: Iterable[str]) -> str:
 
 def _shapes(backbone: str) -> dict[str, Tensor]:
     """State dict of a backbone on the meta device."""
-    with on_meta_device():
+    with torch.device("meta"):
         return build_backbone(backbone).state_dict()
 
 
@@ -396,7 +396,7 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _check_shapes(path: str | Path, config: MLESAMConfig) -> None:
     """Refuse a configuration that contradicts the tensors, before memory is allocated for it."""
-    with on_meta_device():
+    with torch.device("meta"):
         _read_matching_state(path, MLESAM(config))
 
 

@@ -8,12 +8,12 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-from sam2.modeling.sam.transformer import TwoWayTransformer
-from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, LEVELS, SEMANTIC, HieraSpec, Pyramid, ViTSpec
+from mlesam_ros.model.hiera import MLP
+from mlesam_ros.model.sam1 import Attention, LayerNorm2d, TwoWayTransformer
 
 
 def level_channels(width: int) -> dict[str, int]:
@@ -39,7 +39,7 @@ class MaskDecoder(nn.Module):
         """
         super().__init__()
         width = size.neck
-        self.transformer = TwoWayTransformer(2, width, size.decoder_heads, size.decoder_mlp)
+        self.transformer = build_transformer(width, size.decoder_heads, size.decoder_mlp)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, 2, 2),
             LayerNorm2d(width // 4),
@@ -89,6 +89,34 @@ class MaskDecoder(nn.Module):
         x = (torch.arange(w, device=frequencies.device) + 0.5) / w * 2 - 1
         phase = 2 * math.pi * (y[:, None, None] * frequencies[1] + x[None, :, None] * frequencies[0])  # (h, w, D/2)
         return torch.cat((phase.sin(), phase.cos()), -1).permute(2, 0, 1)[None].to(self.frequencies.dtype)
+
+
+def build_transformer(width: int, heads: int, hidden: int) -> nn.Module:
+    """Build SAM's two-way transformer with SAM 2's parameter names and fused attention.
+
+    Args:
+        width: D.
+        heads: of the attention.
+        hidden: width of the MLPs.
+    """
+    transformer = TwoWayTransformer(2, width, heads, hidden)
+    for block in transformer.layers:
+        block.mlp = MLP(width, hidden, nn.ReLU)
+    for parent in [*transformer.modules()]:
+        for name, child in parent.named_children():
+            if isinstance(child, Attention):
+                setattr(parent, name, FusedAttention(width, heads, width // child.internal_dim))
+    return cast(nn.Module, transformer)
+
+
+class FusedAttention(Attention):  # type: ignore[misc]  # Meta's package is untyped
+    """SAM 1's attention in one kernel, as SAM 2 has it. In half precision its scores stay in float32."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, N, D) queries, (B, M, D) keys and values to (B, N, D)."""
+        pairs = ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
+        heads = [self._separate_heads(project(x), self.num_heads) for project, x in pairs]  # (B, n, N, d)
+        return cast(Tensor, self.out_proj(self._recombine_heads(F.scaled_dot_product_attention(*heads))))
 
 
 def build_high_res_convs(size: HieraSpec | ViTSpec) -> tuple[nn.Module, nn.Module]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlesam_ros.model.backbones import BACKBONES, build_backbone, on_meta_device
+from mlesam_ros.model.backbones import BACKBONES, build_backbone
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 
@@ -59,7 +59,7 @@ class BackboneCost:
 def backbone_cost(name: str) -> BackboneCost:
     """Count one backbone, a key of `BACKBONES`."""
     config = MLESAMConfig.paper(backbone=name)
-    with on_meta_device():
+    with torch.device("meta"):
         model = MLESAM(config)
     experts = [_parameters(model.experts.expert(m)) for m in config.modalities]
     return BackboneCost(
@@ -78,7 +78,7 @@ def backbone_costs() -> list[BackboneCost]:
 
 def count_macs(name: str, side: int) -> MacCount:
     """Multiply-accumulates of a (1, 3, side, side) image through a frozen encoder."""
-    with on_meta_device(), torch.no_grad():
+    with torch.device("meta"), torch.no_grad():
         backbone = build_backbone(name)
         with FlopCounterMode(display=False) as counter:
             backbone(torch.empty(1, 3, side, side))

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_ALIAS = "_segment_anything_modeling"
+from mlesam_ros.model.sam1 import image_encoder
 
 
-def _modeling() -> ModuleType:
-    """Import Meta's `segment_anything.modeling`, without its parent package.
-
-    `segment_anything/__init__.py` imports the interactive predictor, which imports torchvision; neither is used here.
-    The modules of `modeling` import only each other, relatively, so the folder can be loaded as a package of any name,
-    whether or not torchvision is installed.
-
-    Raises:
-        ModuleNotFoundError: segment-anything is not installed.
-    """
-    parent = find_spec("segment_anything")  # finds it without importing it
-    if parent is None or not parent.submodule_search_locations:
-        raise ModuleNotFoundError("segment_anything is missing: pip install segment-anything==1.0")
-    folder = Path(parent.submodule_search_locations[0], "modeling")
-    spec = spec_from_file_location(_ALIAS, folder / "__init__.py", submodule_search_locations=[str(folder)])
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[_ALIAS] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-image_encoder: Any = _modeling().image_encoder
-"""Meta's `segment_anything.modeling.image_encoder`."""
-ImageEncoderViT: Any = image_encoder.ImageEncoderViT
-
-
-class ViT(ImageEncoderViT):
+class ViT(image_encoder.ImageEncoderViT):  # type: ignore[misc]  # Meta's package is untyped
     """Meta's encoder with two intermediate maps as further outputs, and for images of any size.
 
     Both positional embeddings are interpolated to the image: the absolute one here, the relative ones of the attention
@@ -105,7 +74,7 @@ class ViT(ImageEncoderViT):
 _MULTIPLE = 8  # fused kernels require vectors of a multiple of this length
 
 
-class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]  # Meta's package is untyped
+class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]
     """Meta's attention with an alternative implementation that computes relative positions inside a fused kernel.
 
     Attributes:

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from sam2.modeling.backbones.hieradet import Hiera
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.backbones import BACKBONES, HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone
@@ -48,31 +47,31 @@ class TestKeptPositionalCode:
     def test_cached_embedding_equals_the_computed_one(self, nano):
         for size in ((16, 16), (8, 24), (16, 16)):
             with torch.inference_mode():
-                kept = [nano.trunk._get_pos_embed(size) for _ in range(2)]
+                kept = [nano.trunk.position(*size) for _ in range(2)]
             assert kept[0] is kept[1]
-            assert torch.equal(kept[0], Hiera._get_pos_embed(nano.trunk, size))
+            assert torch.equal(kept[0], nano.trunk._interpolate(*size))
 
     @pytest.mark.parametrize("name", ["pos_embed", "pos_embed_window"])
     def test_cache_follows_the_weights(self, name):
         trunk = build_backbone("hiera_nano").trunk
         with torch.inference_mode():
-            trunk._get_pos_embed((16, 16))
+            trunk.position(16, 16)
         with torch.no_grad():
             getattr(trunk, name).add_(1)
         with torch.inference_mode():
-            assert torch.equal(trunk._get_pos_embed((16, 16)), Hiera._get_pos_embed(trunk, (16, 16)))
+            assert torch.equal(trunk.position(16, 16), trunk._interpolate(16, 16))
 
     def test_cache_follows_the_precision(self):
         trunk = build_backbone("hiera_nano").trunk
         with torch.inference_mode():
-            trunk._get_pos_embed((16, 16))
-            assert trunk.bfloat16()._get_pos_embed((16, 16)).dtype == torch.bfloat16
+            trunk.position(16, 16)
+            assert trunk.bfloat16().position(16, 16).dtype == torch.bfloat16
 
     def test_cache_is_not_used_in_training(self):
         trunk = build_backbone("hiera_nano").trunk
         with torch.inference_mode():
-            trunk._get_pos_embed((16, 16))
-        trunk._get_pos_embed((16, 16)).sum().backward()
+            trunk.position(16, 16)
+        trunk.position(16, 16).sum().backward()
         assert trunk.pos_embed.grad is not None
 
     def test_a_model_built_in_inference_mode_works(self):

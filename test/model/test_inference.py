@@ -41,8 +41,8 @@ def outputs(family, make_model, make_images):
     weights = make_model(backbone=family).state_dict()
     images = make_images(batch=1)
 
-    def run(paths, dtype=torch.float32):
-        model = make_model(backbone=family)
+    def run(paths, dtype=torch.float32, **changes):
+        model = make_model(backbone=family, **changes)
         model.load_state_dict(weights)
         prepare(model, "cpu", dtype, paths)
         with torch.inference_mode():
@@ -69,10 +69,9 @@ def test_all_options_together_equal_the_reference(outputs, distance):
 
 
 def test_options_add_little_error_in_bf16(outputs, distance):
-    reference = outputs(REFERENCE)
-    for found, plain, true in zip(
-        outputs(ALL, torch.bfloat16), outputs(REFERENCE, torch.bfloat16), reference, strict=True
-    ):
+    every = {"top_k": len(MODALITIES)}  # the scores of random weights are so close that rounding changes a selection
+    rounded = outputs(ALL, torch.bfloat16, **every), outputs(REFERENCE, torch.bfloat16, **every)
+    for found, plain, true in zip(*rounded, outputs(REFERENCE, **every), strict=True):
         own, floor = (float((x.fused.float() - true.fused).norm() / true.fused.norm()) for x in (found, plain))
         assert own < 1.5 * floor < 0.1
 

@@ -3,12 +3,12 @@ from itertools import combinations
 
 import pytest
 import torch
-from sam2.modeling.backbones.utils import window_partition
 from torch import nn
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.backbones import BACKBONES, CachedHiera, build_backbone, on_meta_device
+from mlesam_ros.model.backbones import build_backbone
 from mlesam_ros.model.checkpoint import load_checkpoint
+from mlesam_ros.model.hiera import Hiera
 from mlesam_ros.model.lora import ExpertBank
 from mlesam_ros.model.vit import ViT
 from mlesam_ros.resources import resource_path
@@ -32,15 +32,7 @@ class LoRALinear(nn.Module):
 
 def hiera():
     """A trunk of every kind of block, wide at its stage transitions, without a neck."""
-    size = BACKBONES["hiera_nano"]
-    return CachedHiera(
-        size.width,
-        size.heads,
-        stages=size.stages,
-        global_att_blocks=size.globals,
-        window_spec=size.windows,
-        window_pos_embed_bkg_spatial_size=(7, 7),
-    )
+    return build_backbone("hiera_nano").trunk
 
 
 def plain_vit():
@@ -198,17 +190,9 @@ def test_a_modality_does_not_see_the_others(trunk, experts, merged):
         assert same == [True, True, False, True]
 
 
-def test_window_partition_keeps_the_batch_order():
-    # The equal runs depend on this order, also with padding.
-    tokens = torch.arange(6.0)[:, None, None, None].expand(6, 10, 14, 1) + 1
-    windows, _ = window_partition(tokens, 4)
-    for image, run in enumerate(windows.chunk(6)):
-        assert set(run.unique().tolist()) <= {0.0, image + 1.0}  # 0 is padding
-
-
 def test_parameters_of_the_papers_experts():
     # reference: 1.326 M per modality, 5.30 M for four, with the widths right at the stage transitions
-    with on_meta_device():
+    with torch.device("meta"):
         experts = ExpertBank(build_backbone("hiera_base_plus").blocks, MODALITIES, 32)
     counts = [sum(p.numel() for p in experts.expert(m).parameters()) for m in MODALITIES]
     widths = [112] * 2 + [224] * 3 + [448] * 16 + [896] * 3
@@ -221,14 +205,14 @@ def test_parameters_of_the_papers_experts():
 
 @pytest.mark.parametrize(("name", "width", "depth"), [("vit_b", 768, 12), ("vit_l", 1024, 24), ("vit_h", 1280, 32)])
 def test_parameters_of_experts_on_sam_1(name, width, depth):
-    with on_meta_device():
+    with torch.device("meta"):
         expert = ExpertBank(build_backbone(name).blocks, ("camera",), 32).expert("camera")
     assert sum(p.numel() for p in expert.parameters()) == depth * 2 * 32 * (width + width)
 
 
 def test_q_and_v_are_updated_over_their_whole_width_at_stage_transitions(trunk, plain, experts):
     wide = [layer for layer in experts.layers if layer.out_features != 3 * layer.in_features]
-    assert len(wide) == (3 if isinstance(trunk, CachedHiera) else 0)
+    assert len(wide) == (3 if isinstance(trunk, Hiera) else 0)
     for layer in wide:
         x = torch.randn(1, 2, 2, layer.in_features)
         before = layer(x).unflatten(-1, (3, -1))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.errors import ImageError
-from mlesam_ros.model.backbones import LEVELS, on_meta_device
+from mlesam_ros.model.backbones import LEVELS
 from mlesam_ros.model.checkpoint import base_sha256
 from mlesam_ros.model.mlesam import MLESAM, Router
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -186,7 +186,7 @@ def test_values_that_are_not_finite_are_refused_with_their_sensor_and_number(mak
 
 def test_values_are_not_checked_off_the_cpu(make_model):
     # The meta device has no values; reading one raises an error.
-    with on_meta_device():
+    with torch.device("meta"):
         model = MLESAM(MLESAMConfig(rank=4))
         output = model({m: torch.empty(1, 3, 64, 64) for m in MODALITIES})
     assert output.logits.shape == (1, 25, 16, 16)
@@ -199,7 +199,7 @@ def test_integer_images_are_refused(make_model):
 
 def test_parameter_counts_of_the_papers_model():
     # The paper's 20.8 M most likely count SAM 2's memory modules too, which a picture never reaches.
-    with on_meta_device():
+    with torch.device("meta"):
         model = MLESAM(MLESAMConfig.paper())
     count = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
     assert count["backbone"] == 69_106_816

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mlesam_ros.model import vit
-from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone, on_meta_device
+from mlesam_ros.model import sam1
+from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone
 from mlesam_ros.model.checkpoint import describe_key_mismatch
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ SHAPE = {"embed_dim": 64, "depth": 4, "num_heads": 2, "global_attn_indexes": (1,
 
 def reference(side):
     """Meta's own encoder, made for pictures of one size, with lively weights."""
-    encoder = vit.ImageEncoderViT(
+    encoder = sam1.image_encoder.ImageEncoderViT(
         img_size=side, use_rel_pos=True, norm_layer=partial(nn.LayerNorm, eps=1e-6), **SHAPE
     ).eval()
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_stays_in_the_precision_of_its_images(shrunk):
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
 def test_sizes_equal_metas(sam1, name):
-    with on_meta_device():
+    with torch.device("meta"):
         theirs = sam1.sam_model_registry[name]().image_encoder
         ours = build_backbone(name)
     assert not describe_key_mismatch(theirs.state_dict(), ours.state_dict())
@@ -105,6 +105,6 @@ class TestWithoutItsParentPackage:
         assert self.run([CHECKOUT, tmp_path]) == "set()"
 
     def test_without_the_package_the_remedy_is_named(self, monkeypatch):
-        monkeypatch.setattr(vit, "find_spec", lambda name: None)
+        monkeypatch.setattr(sam1, "find_spec", lambda name: None)
         with pytest.raises(ModuleNotFoundError, match="pip install segment-anything"):
-            vit._modeling()
+            sam1._import_modeling()

@@ -14,7 +14,6 @@ from mlesam_ros import extras
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, PackageError
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.inference import argmax_with_confidence
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig, network_size
@@ -131,7 +130,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_batch_in_one_piece(smoke, stre
 def test_weight_decay_acts_on_matrices_alone(smoke, backbone):
     """timm's rule, by name: no biases, norms, position codes or learned tokens; for both stages."""
     config = MLESAMConfig(backbone=backbone, modalities=("bias", "camera"), router_width=8, combine="concat")
-    with on_meta_device():
+    with torch.device("meta"):
         models = [MLESAM(config), Pretraining(backbone, 25)]
     decayed = set()
     for model in models:

@@ -15,7 +15,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.mlesam import MLESAM, Features
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_training.data_config import DataSplits, verify_files
@@ -40,7 +39,7 @@ def estimate_training_memory(
         precision: `fp32` or `bf16`.
         checkpointing: as in the recipe; of recomputed blocks only the largest counts in full.
     """
-    with on_meta_device():
+    with torch.device("meta"):
         model = MLESAM(config)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")  # autocast supports the device cpu, not meta

@@ -315,19 +315,20 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
 
 
 class CpuAttention(TorchFunctionMode):
-    """Context in which `F.scaled_dot_product_attention` without mask and dropout computes softmax(q kᵀ / √d) v."""
+    """Context in which `F.scaled_dot_product_attention` without dropout computes softmax(q kᵀ / √d + mask) v."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace this function; call all others unchanged."""
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and not any(kwargs.values()):
-            return _attend(*args)
+        if func is F.scaled_dot_product_attention and set(kwargs) <= {"attn_mask"}:
+            return _attend(*args, **kwargs)
         return func(*args, **kwargs)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of (..., L, d), (..., S, d) and (..., S, e), with result (..., L, e)."""
+def _attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    """Attention of (..., L, d), (..., S, d) and (..., S, e), with result (..., L, e) and float mask (..., L, S)."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    scores = scores if attn_mask is None else scores + attn_mask
     with torch.autocast("cpu", enabled=False):  # autocast would output float32; the kernel accumulates in float32
         shares = scores.softmax(-1)
     return shares @ value

@@ -1,0 +1,297 @@
+"""SAM 2's image encoder: the hierarchical vision transformer Hiera (arXiv 2306.00989) and its feature pyramid neck.
+
+Parameters have the names and shapes of Meta's checkpoints (facebookresearch/sam2, Apache-2.0, below `image_encoder.`).
+
+Tokens stay in window order from block to block. An attention window is a group of consecutive tokens, and norms, MLPs
+and residual sums act on single tokens, so the order matters to nothing else. Query pooling halves the side of a window
+along with the grid, so even the transition to the next stage keeps the order. `_regroup` moves tokens only where the
+window changes. A grid that its windows do not divide is padded inside the attention, as by Meta: a padding token is
+zero after the norm, so its key and value are the bias of the projection.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PATCH_STRIDE = 4
+"""Pixels per token of the first stage. Each further stage doubles it."""
+
+_EPSILON = 1e-6  # of the layer norms
+_MLP_RATIO = 4
+
+
+class MLP(nn.Module):
+    """Two linear layers with an activation between them, under SAM 2's parameter names."""
+
+    def __init__(self, width: int, hidden: int, activation: type[nn.Module]) -> None:
+        """Build with random weights.
+
+        Args:
+            width: of input and output.
+            hidden: width between the layers.
+            activation: class of the activation.
+        """
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(width, hidden), nn.Linear(hidden, width)])
+        self.activation = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, C) to (…, C)."""
+        first, second = self.layers
+        return second(self.activation(first(x)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention within each group of tokens, optionally with 2x2 max-pooled queries."""
+
+    def __init__(self, width: int, out: int, heads: int, pool: bool) -> None:
+        """Build with random weights.
+
+        Args:
+            width: C, of the tokens.
+            out: D, of queries, keys, values and output.
+            heads: n.
+            pool: whether queries are pooled, which quarters the number of output tokens.
+        """
+        super().__init__()
+        self.heads, self.pool = heads, pool
+        self.qkv = nn.Linear(width, 3 * out)
+        self.proj = nn.Linear(out, out)
+
+    def forward(self, x: Tensor, padding: int = 0) -> Tensor:
+        """Attend.
+
+        Args:
+            x: (G, h, w, C) tokens of G groups.
+            padding: number of padding tokens that each group has besides. Their keys and values are all equal, so one
+                of them stands for all, its score raised by the logarithm of their number.
+
+        Returns:
+            (G, h, w, D), or (G, h/2, w/2, D) with pooling.
+        """
+        groups, h, w, _ = x.shape
+        qkv = self.qkv(x)  # (G, h, w, 3D)
+        q, k, v = self._split_heads(qkv)
+        scores = None
+        if padding:
+            _, key, value = self._split_heads(self.qkv(x.new_zeros(groups, 1, 1, x.shape[-1])))
+            k, v = torch.cat((k, key), 2), torch.cat((v, value), 2)
+            scores = F.pad(q.new_zeros(1, h * w), (0, 1), value=math.log(padding))
+        if self.pool:
+            h, w = h // 2, w // 2
+            q = max_pool(qkv[..., : qkv.shape[-1] // 3]).reshape(groups, h * w, self.heads, -1).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=scores)
+        return self.proj(out.transpose(1, 2).reshape(groups, h, w, -1))
+
+    def _split_heads(self, qkv: Tensor) -> Sequence[Tensor]:
+        """(G, h, w, 3D) to queries, keys and values, (G, n, hw, d) each."""
+        return qkv.unflatten(-1, (3, self.heads, -1)).flatten(1, 2).permute(2, 0, 3, 1, 4).unbind()
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """(G, h, w, C) to (G, h/2, w/2, C): maximum of each 2x2 cell."""
+    return F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+
+
+class Block(nn.Module):
+    """Transformer block: attention and MLP, each behind a norm and with a residual connection.
+
+    Attributes:
+        window: side of the attention windows in tokens of the block's input; 0 for attention over the whole image.
+        pool: whether it is the first block of a later stage, which halves the grid and doubles the width.
+    """
+
+    def __init__(self, width: int, out: int, heads: int, window: int) -> None:
+        """Build with random weights.
+
+        Args:
+            width: C, of the input.
+            out: D, of the output.
+            heads: of the attention.
+            window: see `window`.
+        """
+        super().__init__()
+        self.window, self.pool = window, width != out
+        self.norm1 = nn.LayerNorm(width, _EPSILON)
+        self.attn = Attention(width, out, heads, self.pool)
+        self.norm2 = nn.LayerNorm(out, _EPSILON)
+        self.mlp = MLP(out, _MLP_RATIO * out, nn.GELU)
+        if self.pool:
+            self.proj = nn.Linear(width, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(G, h, w, C) to (G, h, w, D), or (G, h/2, w/2, D) with pooling.
+
+        A group is an image or a window. Groups larger than a window are split into windows inside the attention.
+        """
+        normed = self.norm1(x)
+        shortcut = max_pool(self.proj(normed)) if self.pool else x
+        x = shortcut + self._attend(normed, shortcut.shape[1:3])
+        return x + self.mlp(self.norm2(x))
+
+    def _attend(self, x: Tensor, out: Sequence[int]) -> Tensor:
+        h, w = x.shape[1:3]
+        window = self.window
+        if not window or max(h, w) <= window:
+            return self.attn(x, window**2 - h * w if window else 0)
+        padded = F.pad(x, (0, 0, 0, -w % window, 0, -h % window))
+        attended = self.attn(split_windows(padded, window))
+        grid = [side // (2 if self.pool else 1) for side in padded.shape[1:3]]
+        return merge_windows(attended, grid)[:, : out[0], : out[1]]
+
+
+def split_windows(x: Tensor, window: int) -> Tensor:
+    """(B, H, W, C) images to (B * H/s * W/s, s, s, C) windows, those of an image in sequence."""
+    rows, columns = x.shape[1] // window, x.shape[2] // window
+    cells = x.unflatten(2, (columns, window)).unflatten(1, (rows, window))  # (B, H/s, s, W/s, s, C)
+    return cells.transpose(2, 3).flatten(0, 2)
+
+
+def merge_windows(x: Tensor, grid: Sequence[int]) -> Tensor:
+    """Windows (B * H/s * W/s, s, s, C) to images (B, H, W, C) of a grid (H, W). Inverse of `split_windows`."""
+    rows, columns = grid[0] // x.shape[1], grid[1] // x.shape[2]
+    cells = x.unflatten(0, (-1, rows, columns))  # (B, H/s, W/s, s, s, C)
+    return cells.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+class PatchEmbed(nn.Module):
+    """Overlapping convolution that turns an image into tokens at a quarter of its resolution."""
+
+    def __init__(self, width: int) -> None:
+        """Build with random weights."""
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, kernel_size=7, stride=PATCH_STRIDE, padding=3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, H/4, W/4, C)."""
+        return self.proj(images).permute(0, 2, 3, 1)
+
+
+class Hiera(nn.Module):
+    """Trunk: four stages of blocks, each at half the resolution and twice the width of the one before.
+
+    Attributes:
+        widths: of the stages' outputs.
+        cache_pos_embed: whether the interpolated positional embedding is cached in inference mode.
+    """
+
+    cache_pos_embed = True
+    _cached: tuple[Any, Tensor] | None = None
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        stages: Sequence[int],
+        global_blocks: Sequence[int],
+        windows: Sequence[int],
+        position: int,
+    ) -> None:
+        """Build with random weights.
+
+        Args:
+            width: C, of the first stage.
+            heads: of the first stage's attention.
+            stages: blocks per stage.
+            global_blocks: the blocks whose attention spans the image.
+            windows: side of the attention windows per stage, in tokens. The first block of a stage still reads the grid
+                of the stage before and has its window.
+            position: side of the learned positional grid, which is interpolated to the image size.
+        """
+        super().__init__()
+        self.patch_embed = PatchEmbed(width)
+        self.pos_embed = nn.Parameter(torch.zeros(1, width, position, position))
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, width, windows[0], windows[0]))
+        self.blocks = nn.ModuleList()
+        self.widths = [width << stage for stage in range(len(stages))]
+        self._last = [sum(stages[: stage + 1]) - 1 for stage in range(len(stages))]
+        for stage, count in enumerate(stages):
+            for first in [True] + [False] * (count - 1):
+                before = max(stage - first, 0)
+                window = 0 if len(self.blocks) in global_blocks else windows[before]
+                self.blocks.append(Block(self.widths[before], self.widths[stage], heads << stage, window))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Encode.
+
+        Args:
+            images: (B, 3, H, W) normalized; H and W multiples of 32.
+
+        Returns:
+            stage outputs (B, C, H/4, W/4), (B, 2C, H/8, W/8), (B, 4C, H/16, W/16), (B, 8C, H/32, W/32).
+        """
+        x = self.patch_embed(images)
+        grid = list(x.shape[1:3])
+        x = x + self.position(*grid)
+        group = 0  # side of the windows that x is split into; 0 for whole images
+        outputs = []
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            x, group = _regroup(x, grid, group, block.window), _group(grid, block.window)
+            x = block(x)
+            if block.pool:
+                grid, group = [side // 2 for side in grid], group // 2
+            if index in self._last:
+                outputs.append(_regroup(x, grid, group, 0).permute(0, 3, 1, 2))
+        return outputs
+
+    def position(self, h: int, w: int) -> Tensor:
+        """Positional embedding of a grid, (1, h, w, C): an interpolated global part plus a part tiled per window.
+
+        The global and the windowed part follow arXiv 2311.05613.
+        """
+        parts = self.pos_embed, self.pos_embed_window
+        changeable = not torch.is_inference_mode_enabled() or any(part.is_inference() for part in parts)
+        if changeable or not self.cache_pos_embed:
+            return self._interpolate(h, w)
+        key = (h, w, *((t.dtype, t.device, t._version) for t in parts))  # _version counts in-place changes
+        if self._cached is None or self._cached[0] != key:
+            self._cached = key, self._interpolate(h, w)
+        return self._cached[1]
+
+    def _interpolate(self, h: int, w: int) -> Tensor:
+        tile = self.pos_embed_window
+        whole = F.interpolate(self.pos_embed, (h, w), mode="bicubic")
+        return (whole + tile.repeat(1, 1, h // tile.shape[2], w // tile.shape[3])).permute(0, 2, 3, 1)
+
+
+def _group(grid: Sequence[int], window: int) -> int:
+    """Side of the groups in which a block receives a grid: its window where that divides the grid, else 0."""
+    return window if window and not any(side % window for side in grid) else 0
+
+
+def _regroup(x: Tensor, grid: Sequence[int], before: int, window: int) -> Tensor:
+    """Regroup tokens of a grid from windows of one side to those of a block's window; 0 is the whole image."""
+    after = _group(grid, window)
+    if before == after:
+        return x
+    x = merge_windows(x, grid) if before else x
+    return split_windows(x, after) if after else x
+
+
+class Neck(nn.Module):
+    """Feature pyramid: a 1x1 convolution per stage, and the stride-32 level added to the stride-16 level."""
+
+    def __init__(self, widths: Sequence[int], out: int) -> None:
+        """Build with random weights.
+
+        Args:
+            widths: of the trunk's stages, fine to coarse.
+            out: D, of every level.
+        """
+        super().__init__()
+        convs = [nn.Conv2d(width, out, 1) for width in reversed(widths)]  # Meta's order: coarse to fine
+        self.convs = nn.ModuleList(nn.Sequential(OrderedDict(conv=conv)) for conv in convs)
+
+    def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """Stage outputs, fine to coarse, to (B, D, h, w) levels at strides 16, 8, 4."""
+        coarsest, *levels = (conv(x) for conv, x in zip(self.convs, reversed(stages), strict=True))
+        levels[0] = levels[0] + F.interpolate(coarsest, scale_factor=2.0, mode="nearest")
+        return levels
