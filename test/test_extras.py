@@ -47,7 +47,7 @@ def test_every_module_can_be_imported_without_extras():
         for path in (root / package).rglob("*.py")
         if path.name not in ("__main__.py", "__init__.py")
     ]
-    code = "import importlib\nsys.path.append('training')\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    code = "import importlib\nsys.path.insert(0, 'training')\nfor name in sys.argv[1:]: importlib.import_module(name)"
     done = python(code, *(name for name in names if has_ros() or not name.startswith("mlesam_ros.ros")))
     assert done.returncode == 0, done.stderr
 
