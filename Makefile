@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # make run     watch four simulated sensors being segmented, two of them failing on the way
 # make test    linters and tests                           (ARGS="-k sync" goes to pytest, TESTS=test/ros narrows it)
 # make setup   the set-up alone, which run and test begin with; it leaves $(VENV)/bin/mlesam

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pip way to what CMakeLists.txt lays down: the same messages, modules, executables and shared files.
 
 colcon never reads this file. pip reads it and runs the same CMakeLists.txt for the messages, with the ROS that is

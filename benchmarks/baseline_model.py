@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Baseline implementation for comparison: one sensor after the other, eager, float32, unmerged LoRA layers.
 
 Public code with a LoRA per modality runs SAM's encoder this way: a wrapper around each Q/K/V projection adds the output

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lower bounds of durations: measured roofline of a device, FLOPs and bytes of the network, copies of arrays."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmarks of `mlesam bench` beside alternatives, bounds and memory; the source of benchmarks/results/.
 
     python benchmarks/compare.py NAME [--repeats N] [--json FILE]

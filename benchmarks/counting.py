@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Operations, transfers, synchronizations, allocations and peak memory of a function, independent of machine load."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Performance targets and optimizations, with the benchmark results that measure them."""
 
 from __future__ import annotations

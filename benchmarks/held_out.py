@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """mIoU of a checkpoint on held-out simulated streets, for every subset of its sensors.
 
     python benchmarks/held_out.py [--weights FILE] [--recipe FILE] [--data FOLDER] [--json FILE]

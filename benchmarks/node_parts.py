@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node live and its parts other than the network in one process, beside alternatives."""
 
 from __future__ import annotations

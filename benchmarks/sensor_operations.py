@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Operations of preprocessing beside OpenCV and NumPy: projection into the camera, events, images and rays."""
 
 from __future__ import annotations

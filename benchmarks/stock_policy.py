@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policy of the Python `ApproximateTimeSynchronizer` of message_filters, for comparison.
 
 Each topic keeps its newest `queue` messages by stamp, the smallest stamp leaving first. On each arrival, the stamps of

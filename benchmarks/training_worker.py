@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The training step beside the plain loop, and its memory and scaling in processes of their own.
 
 `python benchmarks/training_worker.py '{"samples": 4}'` times one process; compare.py starts one or several of them.

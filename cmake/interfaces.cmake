@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # generate_interfaces(<dependency>...)
 #
 # The types of every .msg file in msg/ of the current project, for every language and middleware that is installed.

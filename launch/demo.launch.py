@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launch the perception node with a simulated street.
 
     ros2 launch mlesam_ros demo.launch.py rviz:=true

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launch the perception node on a robot.
 
 ros2 launch mlesam_ros perception.launch.py --show-args

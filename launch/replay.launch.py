@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launch the perception node and play a bag to it.
 
 ros2 launch mlesam_ros replay.launch.py bag:=/path/to/bag rviz:=true

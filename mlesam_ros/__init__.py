@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Semantic segmentation from any available subset of sensors. Start reading at `types.py`, then `pipeline.py`."""
 
 from pkgutil import extend_path

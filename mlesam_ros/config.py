@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS parameters of the sensors and the network, shared by node, evaluation, training from bags, doctor and play.
 
 Each dataclass field is a ROS parameter with its name, type, default, range, description and mutability.

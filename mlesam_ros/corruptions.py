@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sensor failures: corruptions of the input images, and scores under them.
 
 EMM (entire-missing modality: all its values), RMM (random-missing modality: random values) and NM (noisy modality:

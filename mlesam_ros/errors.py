@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors raised for invalid input and findings of a check, each with a message and a remedy.
 
 The message is one sentence with the value and the accepted ones; the remedy is a separate field. `str` of an error

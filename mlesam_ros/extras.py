@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optional packages, and the extra of `pip install mlesam_ros[EXTRA]` that brings each of them."""
 
 from __future__ import annotations

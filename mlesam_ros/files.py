@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files: path expansion, atomic writes, file types, exclusive folders; child processes end with their parent."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label spaces: names and colors of the class ids in a mask."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Output messages of one mask as fields, published by the node and recorded by `mlesam evaluate`."""
 
 from __future__ import annotations

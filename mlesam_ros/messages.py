@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversion of ROS messages, of rclpy and rosbags alike, to sensor frames and transforms.
 
 This module does not import ROS: a message is any object with the fields of its type. Payloads are views of a message's

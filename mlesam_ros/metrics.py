@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Segmentation metrics from one confusion matrix.
 
 Toolkits differ in the treatment of absent classes in a mean. Here a per-class ratio with a zero denominator is NaN.

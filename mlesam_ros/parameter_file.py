@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameter specifications (type, unit, range), and parameter files as rcl parses them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inference pipeline on one device: frame set → preprocessed images → network → mask."""
 
 from __future__ import annotations

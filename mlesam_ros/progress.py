@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Progress reports on stderr: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations

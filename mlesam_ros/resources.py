@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paths of installed files (configuration, label spaces, rigs, weights) and of the cache; number of BLAS threads."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builder of the rig from CameraInfo and TF messages, live or from a bag, and selection of the TF topics."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Strict YAML loader: no duplicate keys, no arbitrary objects, and limits on size.
 
 A duplicate key is an error; in PyYAML the last one wins. Aliases count as their expansion: nine lines, each with nine

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Visualization of masks: colors, overlays, labeled and projected point clouds."""
 
 from __future__ import annotations

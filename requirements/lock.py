@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes `requirements/locked/`: version and hashes of everything that `make setup` installs. `make lock` runs it.
 
 What is locked already keeps its version as long as the files beside this one allow it; `make lock UPGRADE=1` takes the

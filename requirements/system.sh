@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that the wheels lean on, where they are missing; says what to do where it may not.
 # With the word "browser" it also installs the one that the tests look at reports with; without one those are skipped.
 set -eu

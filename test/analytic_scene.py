@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A robot that drives past posts in front of a wall: drawn and measured by formulas of its own, no ray is cast.
 
 What the tests break, they break here, in the messages, before they are written.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Assemble one bag from a calibrated camera and LiDAR frame and the bag of an event camera.
 
 The two were not recorded together: the frame is static while the events move. The bag's metadata contain a note about

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real browser without a window, spoken to over a pipe: no driver, no port, no download."""
 
 from __future__ import annotations

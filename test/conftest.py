@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every test relies on: ROS traffic that stays on this machine, and the real recordings where they lie."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A CUDA graph's stand-in for a machine without a GPU: it records what torch is asked for, and asks for it again.
 
 As a graph does, it keeps addresses and shapes and knows nothing of the Python in between; so a number that left its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A disk that is really full: a process with a small file system of its own in memory, which nobody else sees."""
 
 from __future__ import annotations

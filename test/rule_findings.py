@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Findings of a rule of the doctor, and the rules that need a live graph."""
 
 import re

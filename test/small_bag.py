@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small bag, written without the project's own writer."""
 
 from __future__ import annotations

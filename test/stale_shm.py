@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a killed process leaves in shared memory: with our profile a segment of 67 MB, until somebody takes it away.
 
 Beside each segment of Fast DDS lies a file that its owner has locked (flock(2)) for as long as it lives; so does

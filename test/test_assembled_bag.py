@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real frames and real events in one bag."""
 
 import json

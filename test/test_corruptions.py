@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Failing sensors: the protocols' sums against published tables and by hand, and the damage itself."""
 
 import numpy as np

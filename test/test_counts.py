@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a frame asks of a GPU, counted without one: the meta device has shapes and no numbers.
 
 Whatever needs a number on the way would fail there. Nothing here depends on how busy a machine is.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors and findings are one line of limited length, whatever they quote."""
 
 import json

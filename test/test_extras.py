@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Without an extra everything else works, and what needs it says so in one sentence."""
 
 import subprocess

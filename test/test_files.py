@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Atomic writes, path expansion, exclusive folders. Device nodes and FIFOs are made in a scratch folder."""
 
 import io

@@ -1,7 +1,9 @@
-"""The structure: which package imports which, where ROS appears, and no import cycles."""
+# SPDX-License-Identifier: Apache-2.0
+"""The structure: which package imports which, where ROS appears, no import cycles, and a license line per file."""
 
 import ast
 import re
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -132,3 +134,31 @@ def test_pages_name_files_that_exist():
         (page.name, name) for page in pages for name in re.findall(r"`[\w/]*?(\w+\.py)\b", page.read_text("utf-8"))
     }
     assert sorted((page, name) for page, name in named if name not in names) == []
+
+
+LICENSE_LINE = "SPDX-License-Identifier: Apache-2.0"
+COMMENTED = {".py", ".sh", ".cmake", ".in", ".xml", ".yaml", ".yml"}
+"""Suffixes of source files with comments. Others by name or folder."""
+
+
+def source_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    paths = [CHECKOUT / name for name in listed.stdout.splitlines()]
+    named = {"Makefile", "Dockerfile", "CMakeLists.txt"}
+    return [
+        path
+        for path in paths
+        if (path.suffix in COMMENTED and path.name != "MANIFEST.in")
+        or path.name in named
+        or path.parent.name in ("scripts", ".ci")
+    ]
+
+
+def test_every_source_file_names_its_license_at_the_top():
+    """In the first line, or in the second below `#!` or `<?xml`."""
+    paths = source_files()
+    assert len(paths) > 100
+    missing = [p for p in paths if not any(LICENSE_LINE in line for line in p.read_text("utf-8").splitlines()[:2])]
+    assert [str(path.relative_to(CHECKOUT)) for path in missing if path.exists()] == []

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label spaces: the shipped ones against the published class lists, and everything a broken one must be refused for."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames from messages of rclpy, of rosbags, and from random bytes."""
 
 import array

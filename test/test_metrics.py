@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The confusion matrix against published scores, hand-made tables and itself."""
 
 import cv2

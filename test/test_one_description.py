@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One description of the sensors: a file is refused by node and commands in one sentence, a parameter reaches all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameter files and -p rules compared with rcl's parser."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Topic names: validation and messages compared with those of rclpy."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preprocessors of a checkpoint's experts are those of training; other settings are noted with both values."""
 
 from __future__ import annotations

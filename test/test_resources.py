@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Installed files, and the number of BLAS threads."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a rig learns from messages, and what it says of those that it cannot learn from."""
 
 from types import SimpleNamespace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What no line of the project does, whatever comes in: run code that it was sent, or write where it was not told to."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Strict YAML: no objects, limits on size and depth, no duplicate keys."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tiny model of random weights, in files."""
 
 from __future__ import annotations

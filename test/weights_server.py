@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server on the loopback that has one weights file and can misbehave; names outside the loopback do not resolve."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Type check of mlesam_ros/ros against the rclpy of other ROS 2 distributions, without an installation of them.
 
     git clone --branch humble https://github.com/ros2/rclpy /tmp/humble

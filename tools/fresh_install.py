@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the wheel alone, in an empty environment: `python tools/fresh_install.py --page docs/install.md`.
 
 Builds the wheel, checks it, installs it with each extra into a new virtual environment that has ROS 2 from wheels, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image of masks on held-out samples: `python tools/gallery.py config/training/street.yaml OUT.png`.
 
 One row per weather: camera image, ground truth, then the masks of subsets of the sensors, each with its mIoU.

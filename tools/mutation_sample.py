@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Mutation sampling: the same seeded mutants in two checkouts, and the share of them that each one's tests kill.
 
     python tools/mutation_sample.py trace --checkout OLD --out old_trace.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Generated tables of docs/: `python tools/pages.py` rewrites them, `--check` only reports stale pages.
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME is a key of `TABLES` or one of `RECORDED`.

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read and write rosbag2 bags without ROS, with the real message types."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read a calibrated camera and LiDAR frame, and PCD files.
 
 A folder contains one image (.jpg, .jpeg or .png), one .pcd file and the calibration: calib.txt, or one

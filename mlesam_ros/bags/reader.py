@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read rosbag2 bags (MCAP or SQLite, compressed or damaged) as timestamped messages.
 
 `BagReader` reads a bag of one or more storage files, `BagFile` one storage file, `read_metadata` the metadata.yaml. An

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read damaged storage files: truncated or corrupted MCAP, SQLite and compressed files.
 
 `McapRecoveryReader` and `SqliteRecoveryReader` read every intact message and list the faults of the file.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Message types without ROS: definitions, field values of messages to serialize, and CDR deserialization.
 
 The functions from `header` to `event_packet` return the fields of a message for `BagWriter.add`.

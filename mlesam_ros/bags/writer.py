@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write rosbag2 bags (MCAP, zstd), and build messages from plain values."""
 
 from __future__ import annotations

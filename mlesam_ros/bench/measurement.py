@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Interleaved timing of operations, the rows of a benchmark's result, and the machine that it was measured on."""
 
 from __future__ import annotations

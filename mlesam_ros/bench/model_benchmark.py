@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Benchmarks of the network: all sensors in one batch, its stages and startup, and each inference optimization."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Benchmark of the node: traffic, node and this listener are three processes on one machine, connected over DDS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Benchmarks of the preprocessors, on synthetic frames of four sensors, and of the synchronizer, on a stream."""
 
 from __future__ import annotations

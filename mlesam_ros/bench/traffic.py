@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Traffic of the node benchmark: `python -m mlesam_ros.bench.traffic large` publishes until it is stopped.
 
 All messages are serialized before the first is published. While driving, only stamps, sequence numbers and sensor

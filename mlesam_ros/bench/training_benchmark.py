@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Benchmark of a training step on random images, with its precision and activation checkpointing."""
 
 from __future__ import annotations

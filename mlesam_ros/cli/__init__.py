@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `mlesam` command: entry point, exit codes, Ctrl-C and unexpected exceptions.
 
 Each module is one subcommand. Heavy imports happen only inside the commands, after the interrupt handler is installed.

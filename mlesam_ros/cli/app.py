@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `mlesam` typer application: registration and error handling of all commands."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam bench`: measure how fast this package runs on this machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shared by the commands: options, help texts, ROS environment, result files and the reading of parameters."""
 
 from __future__ import annotations

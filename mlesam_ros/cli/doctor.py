@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam doctor`: diagnose a bag or a running system, and print the report."""
 
 from __future__ import annotations

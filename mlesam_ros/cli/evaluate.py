@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam evaluate`: evaluate bags, or a checkpoint on a data set."""
 
 from __future__ import annotations

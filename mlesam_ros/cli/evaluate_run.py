@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluate bags, or a checkpoint on a data set, and print the results, for `mlesam evaluate`.
 
 Several bags are distributed over the processes that torchrun started.

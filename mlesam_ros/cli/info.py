@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam info`: content of a checkpoint, and parameters and operations of the backbones."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam node`: run the perception node without `ros2 run`."""
 
 from __future__ import annotations

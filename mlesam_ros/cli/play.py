@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam play`: publish recordings in real time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam sensors check|show`: check a calibration file, and draw LiDAR points over the camera image with it."""
 
 from __future__ import annotations

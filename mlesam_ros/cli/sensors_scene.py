@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A camera image and a LiDAR sweep with their calibration: loaded from a folder or a bag, scored, and drawn.
 
 `open_scene` loads a `Scene`, which projects the points and computes their depth spread inside image segments;

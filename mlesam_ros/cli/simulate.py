@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam simulate`: render the simulated street into a bag, live topics, or a data set."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam train`: train weights from a recipe."""
 
 from __future__ import annotations

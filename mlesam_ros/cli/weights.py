@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam weights`: names of weights, and their download."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check CameraInfo messages, transforms and extrinsics.
 
 The extrinsic of a LiDAR is checked in two ways: by the spread of depth inside image segments, and by the alignment of

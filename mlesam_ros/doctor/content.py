@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sample the content of messages at some times of a recording, and check it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Diagnose a bag: statistics, rules, and the report."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Severity, message and remedy of each rule of the doctor."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Statistics of a topic's timestamps, and the findings that follow from them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Simulate the synchronizer on recorded timestamps, and propose better parameters."""
 
 from __future__ import annotations

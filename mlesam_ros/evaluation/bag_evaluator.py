@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluate a bag: replay it as the node would receive it, segment every set, notify listeners."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find bags, distribute them over the processes of `torchrun`, and evaluate each into an output folder."""
 
 from __future__ import annotations

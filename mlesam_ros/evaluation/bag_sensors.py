@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find the topics of a bag's sensors and of its ground truth, learn its calibration, choose a reference camera."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read ground-truth labels from image messages or from a folder of label images."""
 
 from __future__ import annotations

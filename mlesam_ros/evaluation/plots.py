@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plots as SVG text. Colors are CSS variables of the page, for light and dark mode."""
 
 from __future__ import annotations

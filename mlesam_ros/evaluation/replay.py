@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replay a bag as the live node would receive it: the same readers and synchronizer, on the recorded clock."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write `report.html`: samples of masks as data URIs, plots and tables in the template `config/report/page.html`."""
 
 from __future__ import annotations

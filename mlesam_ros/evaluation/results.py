@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Results of an evaluation: metrics with stable keys (`docs/results.md`), labeled point clouds, the result bag."""
 
 from __future__ import annotations

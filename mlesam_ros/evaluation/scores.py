@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Score masks against ground truth and the previous mask, also with failed sensors; listener interface for masks.
 
 Failed sensors: every subset of a set, and images that are empty, partly zeroed or noisy. `ANY` runs the network without

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera models, distortion, rigid transforms, the rig, and projection into the image plane."""

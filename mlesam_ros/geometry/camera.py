@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera model: projection of points to pixels, the ray of each pixel, and validation of intrinsics."""
 
 from __future__ import annotations

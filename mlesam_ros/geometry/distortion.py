@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lens distortion models of sensor_msgs/CameraInfo, plumb_bob, rational_polynomial and equidistant, and their inverses.
 
 The array helpers take NumPy arrays and torch tensors.

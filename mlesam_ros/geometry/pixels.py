@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nearest-neighbor resizing by pixel centers."""
 
 from __future__ import annotations

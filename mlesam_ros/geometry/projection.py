@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Projection of points into an image with a z-buffer, and surface normals of a depth image."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rig: camera models, extrinsics, the calibration file, and the motion between the timestamps of two sensors.
 
 The node fills the rig from CameraInfo and TF. Without them, and offline, a calibration file describes it:

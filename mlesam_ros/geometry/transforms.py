@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rigid transforms, unit quaternions (x, y, z, w), and the tree of TF frames."""
 
 from __future__ import annotations

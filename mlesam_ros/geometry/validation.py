@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Validation of camera models, mountings and calibration files; reports every fault, not only the first."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frozen image encoders: SAM 2's Hiera, SAM 1's ViT, and hiera_nano, a small Hiera for laptops.
 
 Every backbone encodes an image into three feature maps, in this order:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read and write weights: SAM backbones, and trained checkpoints with the metadata that identifies them."""
 
 from __future__ import annotations

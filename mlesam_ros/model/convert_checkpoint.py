@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert a checkpoint of format 1 to format 2: `python3 -m mlesam_ros.model.convert_checkpoint OLD NEW`.
 
 Format 2 renames keys of the configuration. Tensors and all other metadata are unchanged.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Heads: SAM's mask decoder with one token per class and no prompts, and an auxiliary multi-scale head."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Multiply-accumulate and parameter counts of the backbones, on the meta device, which holds shapes without values."""
 
 from __future__ import annotations

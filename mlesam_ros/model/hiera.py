@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SAM 2's image encoder: the hierarchical vision transformer Hiera (arXiv 2306.00989) and its feature pyramid neck.
 
 Parameters have the names and shapes of Meta's checkpoints (facebookresearch/sam2, Apache-2.0, below `image_encoder.`).

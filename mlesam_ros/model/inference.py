@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inference: merged weights, fused attention, CUDA graphs, the packed result, and out-of-memory errors."""
 
 from __future__ import annotations

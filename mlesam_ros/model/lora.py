@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One LoRA expert per modality, and the layer that applies all of them at once to one batch.
 
 For every block of the trunk, with x the tokens of modality m and W its frozen projections (LoRA: arXiv 2106.09685):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MLE-SAM network: images of any subset of the modalities in, one set of class logits out."""
 
 from __future__ import annotations

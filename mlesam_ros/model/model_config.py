@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Model configuration. Choices that the paper leaves open are fields; their defaults are this package's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meta's `segment_anything.modeling`: SAM 1's image encoder, two-way transformer and layer norm."""
 
 from __future__ import annotations

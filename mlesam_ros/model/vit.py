@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SAM 1's ViT image encoder with LoRA-ready attention and an option to fuse the relative positions into it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights by name: those that ship with this package, and those that Meta publishes, downloaded into a cache folder."""
 
 from __future__ import annotations

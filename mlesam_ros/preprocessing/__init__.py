@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversion of raw sensor data to the three-channel images that the experts read."""

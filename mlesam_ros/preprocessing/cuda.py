@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preprocessing on a CUDA device: asynchronous uploads, resizing and point projection in torch."""
 
 from __future__ import annotations

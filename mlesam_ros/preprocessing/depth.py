@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth preprocessors: logarithmic depth, and HHA (Gupta et al., ECCV 2014) with its gravity estimation."""
 
 from __future__ import annotations

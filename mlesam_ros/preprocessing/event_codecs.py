@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decoders of mono, libcaer and libcaer_cmp event packets and of EventArray messages, with shared word operations."""
 
 from __future__ import annotations

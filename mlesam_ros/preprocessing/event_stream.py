@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accumulate event packets into a sliding time window on the host's clock."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Event preprocessors: counts per pixel, polarity of the newest event, and time surfaces."""
 
 from __future__ import annotations

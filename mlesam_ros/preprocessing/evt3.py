@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decoder and encoder of Prophesee EVT 3.0 event words."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Warp images to the label camera: by depth where it is known, at infinity elsewhere."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decode sensor_msgs Image and CompressedImage data, including RVL-compressed depth, into RGB and depth in meters."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LiDAR preprocessors: range, intensity and height, and the projection of the DELIVER data set."""
 
 from __future__ import annotations

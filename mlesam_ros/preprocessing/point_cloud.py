@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PointCloud2 data: coordinates, intensities and times of the points, and sweeps that a driver publishes in pieces.
 
 Some drivers publish a turn as segments (SICK), partial azimuths (Isaac Sim) or packets. Pieces are detected by their

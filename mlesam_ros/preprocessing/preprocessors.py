@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The RGB preprocessor, the registry of all preprocessors by name, and the preprocessing of a frame set."""
 
 from __future__ import annotations

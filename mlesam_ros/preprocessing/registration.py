@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registration of sensor data to the label camera: points, depth images and sweeps, at the reference time of a set."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Subscriptions to CameraInfo and TF that keep the rig up to date."""
 
 from __future__ import annotations

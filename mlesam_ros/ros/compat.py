@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Differences between ROS 2 distributions and optional message packages."""
 
 from __future__ import annotations

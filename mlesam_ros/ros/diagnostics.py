@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Diagnostics of the sensors and the pipeline: message templates, status messages and log entries."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Diagnosis of a running system: topics, QoS, parameters and state of the perception node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of the middleware's environment: variables, log folder and shared memory.
 
 Imports no rclpy, because an invalid environment aborts its process.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`PerceptionNode`: lifecycle, parameters and diagnostics around a `SegmentationRuntime`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Declaration, reading and conversion of the ROS parameters that `mlesam_ros.config` defines."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Playback of bags on ROS topics, with the stamps shifted to the present or with the recorded stamps and /clock."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lifetime of a ROS process: environment, transport, start, spin, signals and shutdown."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Topics that the node publishes, their publishers, and publishers of serialized messages."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runtime of the node: synchronize frames, segment sets, publish masks, and keep statistics."""
 
 from __future__ import annotations

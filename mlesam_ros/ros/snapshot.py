@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ring buffer of the last seconds of all inputs, and the service that saves it as a bag."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Subscriptions to the sensors, and to serialized messages of any topic; names of topics and of their publishers."""
 
 from __future__ import annotations

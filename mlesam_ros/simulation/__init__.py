@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """A simulated street: four sensors and their labels, without ROS or downloads, deterministic for a given seed."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write the simulated street to a bag, with the topics and message types of a real vehicle, or as a DELIVER data set.
 
 DELIVER's folder layout (Zhang et al., CVPR 2023), for any DELIVER loader:

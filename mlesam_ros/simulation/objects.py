@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes of buildings, barriers, street furniture and plants, with random shapes and colors."""
 
 from __future__ import annotations

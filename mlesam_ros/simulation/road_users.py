@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes of vehicles, cyclists and pedestrians, with random kinds and colors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes, materials, and the scene for ray casting with Open3D.
 
 A `Mesh` is built from boxes, rods and ellipsoids, an `Instance` places it in the world, a `Batch` joins instances into

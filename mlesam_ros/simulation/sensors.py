@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated camera, depth sensor, event camera and LiDAR, and their rig.
 
 Each sensor model turns rendered light or ray hits into measurements: `expose` (camera), `simulate_depth`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tiles of a street and its traffic.
 
 `furnish_tile` places the static objects of a tile, `place_movers` the vehicles, cyclists and pedestrians.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random layout of a street, and the motion of the ego vehicle along it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Styles: distributions of the colors, shapes, camera responses and camera mountings of a street.
 
 `plain` is the street of the shipped weights. `varied` does not reveal a class by its color: pavement, asphalt, walls,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Procedural textures: noise, and one texture function per `Material`.
 
 A texture function fills the `Surface` views of a `ShadingBatch` in place.

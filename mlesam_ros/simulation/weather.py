@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weather, light, sensor faults, and their effects on surfaces, images and events."""
 
 from __future__ import annotations

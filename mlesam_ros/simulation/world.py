@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated world: one `SimFrame` of all sensors per simulation step."""
 
 from __future__ import annotations

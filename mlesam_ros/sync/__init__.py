@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Synchronizer: group the frames of all modalities into sets although some arrive late, twice, or not at all.
 
     push(frame) ──▶ one sorted buffer per modality ──▶ take() ──▶ FrameSet

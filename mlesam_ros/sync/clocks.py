@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Detection of foreign sensor clocks, live, in recordings and in the doctor, and the replay clock of a recording.
 
 A sensor's clock is foreign if its times lie farther from their arrival than `max_age` and `max_future` allow.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The synchronizer: one frame of each modality per set, with bounded waiting, and the counters of all frames."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An mcap file written record by record, as the specification has it, with chunks as small as a test wants them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of other formats in place of a rosbag2: the error names the format and a remedy that works."""
 
 import shlex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A full disk while a bag, a snapshot or an evaluation is written."""
 
 from full_disk import run_on_a_small_disk

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Point cloud files: all three encodings against Open3D and against what was written, and damaged ones."""
 
 import struct

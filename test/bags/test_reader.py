@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Round trips of bags, damaged bags, and files that are no bags."""
 
 import sqlite3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Truncated, overwritten and incomplete bags: readable messages are read, faults are reported."""
 
 import os

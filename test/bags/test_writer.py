@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages from plain fields: complete, typed, with clear errors."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Timing: operations take turns, and rows are what was measured."""
 
 import time

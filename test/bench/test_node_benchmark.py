@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's benchmark counts what was published, and its children end with it."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The synthetic frames have the sizes that the benchmark names, and the stream is in order."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """benchmarks/: alternatives do the same work, memory is what is requested, and results have every key."""
 
 import json

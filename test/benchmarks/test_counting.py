@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpCounter counts operations, transfers, waits, and memory while it is alive."""
 
 import torch

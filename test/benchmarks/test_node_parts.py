@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The traffic of the node comparison has the named sizes in every period, and the parts of the node are timed."""
 
 import json

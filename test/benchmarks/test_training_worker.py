@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The training comparison: both loops do the same step, workers share a batch, and memory is what is held."""
 
 import json

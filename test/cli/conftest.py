@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs `mlesam` in this process; a checkpoint with random weights."""
 
 from dataclasses import dataclass

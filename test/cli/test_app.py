@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Help, errors and exit codes of the commands."""
 
 import json

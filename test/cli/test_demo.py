@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A short demo from beginning to end: renderers, node, player and observer over real DDS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Collector, view, images and result bag of the demo."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Output of `mlesam doctor BAG`: verdicts, exit codes, JSON."""
 
 import json

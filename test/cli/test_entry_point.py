@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exit codes and messages of interrupted and failed commands."""
 
 from __future__ import annotations

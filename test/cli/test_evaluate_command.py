@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam evaluate`: one bag, several bags, several processes, Ctrl-C."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Properties of every command, collected from the application: a new command is checked as well."""
 
 from __future__ import annotations

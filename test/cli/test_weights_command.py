@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam weights`: the list and the download; names in place of paths everywhere."""
 
 import json

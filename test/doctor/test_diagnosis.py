@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A healthy recording has no findings; each of many faults leads to its findings only."""
 
 import numpy as np

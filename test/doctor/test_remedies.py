@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every remedy of the doctor is tried: the fault is found, the remedy is applied, the finding disappears.
 
 The recordings are made by `analytic_scene`. A remedy that names a parameter, an option or a command is parsed from the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rules, the code that applies them and docs/doctor.md agree."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated synchronizer counts as the replay; proposals are simulated and improve the sets."""
 
 import numpy as np

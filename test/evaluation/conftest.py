@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A short street as a bag, and an untrained network whose masks depend on every sensor."""
 
 import pytest

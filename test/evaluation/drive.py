@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small drives as bags: a camera and a LiDAR at 10 Hz with labels, and faults."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation of whole bags: masks equal the pipeline's, metrics follow from the masks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memory does not grow with the length of the bag."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Search for bags, and names of output folders."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rig of a bag, as recordings of other people's robots describe it: oddly, once, late, or twice."""
 
 from types import SimpleNamespace

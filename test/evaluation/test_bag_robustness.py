@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masks of subsets equal the pipeline's; averages are those of the protocols."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Topics as drivers and data sets publish them, and what a bag's user would mean by them."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The replay gives the synchronizer the same input as a live node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report in a browser: no requests, no console errors, images load, controls work."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Results of an evaluation: the result bag, the point clouds, the metrics."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masks and ground-truth labels are matched once in any order, and buffers are bounded."""
 
 import numpy as np

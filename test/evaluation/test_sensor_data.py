@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data with another scale, field name, unit or bit depth give the usual images, detected or configured.
 
 The oracle is the same street in the usual form, in `evaluate` and in training.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The long form's figures: a line of build/fuzz/<seed>.jsonl for each part, and a table at the end of the run."""
 
 import json

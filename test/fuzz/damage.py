@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damage with a seed: to bytes, to the fields of a message, to the tree of a YAML file."""
 
 from __future__ import annotations

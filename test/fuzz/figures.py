@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What attacks came to, added up.
 
 python test/fuzz/figures.py build/fuzz/*.jsonl         # of several runs, as a table for docs/reliability.md

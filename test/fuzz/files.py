@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files with damage, and what reads them: bags, calibration, YAML."""
 
 from __future__ import annotations

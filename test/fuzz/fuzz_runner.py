@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cases with numbers: tried one after the other, each one's time taken, and how to repeat what was found.
 
 python test/fuzz/fuzz_runner.py "bag folder" 7 1234          # case 1234 of seed 7, with its traceback

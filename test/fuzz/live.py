@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's own way of a message, without the transport: bytes, conversion, decoder, synchronizer, pipeline, mask."""
 
 from __future__ import annotations

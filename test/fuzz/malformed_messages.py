@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages as an enemy would send them: mostly well-formed, with a few fields or bytes damaged."""
 
 import random

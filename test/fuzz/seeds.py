@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Good serialized messages of every type that the node reads, which the damage starts from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that is attacked with seeds."""
 
 from __future__ import annotations

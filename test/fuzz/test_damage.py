@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Good messages and files with seeded damage, in numbers: read or refused, in time and memory, and no mask of refuse.
 
 MLESAM_FUZZ is how many cases are tried here, and a fiftieth as many in test_fuzz.py; by default some thousands, the

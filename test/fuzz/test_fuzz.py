@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever fields a message has, every encoder reads it or refuses it in one sentence; nothing else is ever raised.
 
 Here messages are made up field by field, so that what is found comes as the shortest message that shows it. Bytes,

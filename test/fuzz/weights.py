@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damaged files of weights, and what reads them."""
 
 from __future__ import annotations

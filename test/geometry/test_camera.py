@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras: made from CameraInfo and files, cut and scaled, checked against pictures, used in both directions."""
 
 from types import SimpleNamespace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The score of a calibration, on a scene that can be worked out by hand; the real ones are in test_recordings."""
 
 import numpy as np

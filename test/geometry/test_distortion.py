@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lenses against OpenCV over random cameras, their inverse, and the rule that nothing folds over."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Normals of planes are the planes' own, through any lens; with holes, and where nothing tells, they say so."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A sweep taken on the move is the sweep that would have been taken standing still."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kind: half-pixel conventions. Oracles: OpenCV, PyTorch, and edges whose place is known."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The z-buffer against a plain loop, dilation, and the speed claim's other half: the same points as OpenCV."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rays of a whole picture against those of its pixels one by one."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The geometry on real recordings, whose figures were found by others: a car's camera and LiDAR, fisheye pictures."""
 
 import json

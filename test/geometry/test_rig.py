@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The calibration file: what it may say, what it must not, and that a mistake is named."""
 
 import copy

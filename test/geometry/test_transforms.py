@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transforms and the frame tree: group laws, interpolation, history, and messages that say what is known."""
 
 import cv2

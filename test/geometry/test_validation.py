@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The calibration check: everything that is wrong is found at once, and nothing is found where nothing is wrong."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of format 1: refused with the command that converts them, and equal afterwards."""
 
 import json

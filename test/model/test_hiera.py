@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Oracle: Meta's own Hiera and neck (the package sam2), with the same weights."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inference options against the reference implementation, CUDA graphs, memory errors and postprocessing."""
 
 import copy

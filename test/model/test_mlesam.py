@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The network and its router."""
 
 from itertools import combinations

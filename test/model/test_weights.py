@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights by name: resolution, and download from a server on the loopback."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The colcon way: builds without a ROS installation, holds what pip's wheel holds, and its node starts and stops."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interface packages of others: on the wire they must be what everybody else means by their names."""
 
 import json

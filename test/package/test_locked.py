@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing is installed whose hash was not written down, and what was written down is complete."""
 
 import re

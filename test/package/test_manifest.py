@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each import has a package that brings it: in package.xml from ROS, in pyproject.toml and robot.txt from pip."""
 
 import ast

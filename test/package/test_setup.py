@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which interface packages pip generates: the ones that are missing, and never in the place of a real one."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that others' tools read: bloom, Citation File Format, pre-commit, GitHub Actions."""
 
 import re

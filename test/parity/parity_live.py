@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Live side: a node in a separate process that receives the messages of a bag over DDS, on the bag's clock."""
 
 from __future__ import annotations

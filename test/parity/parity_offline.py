@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Offline side: `mlesam evaluate` and training from bags with the same recording and parameter file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Outcome of a recording, read from the topics of the node or from a result bag."""
 
 from __future__ import annotations

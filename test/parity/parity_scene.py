@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags of an analytic scene: every measurement is given here in numbers, nothing is rendered.
 
 The camera's lens is 80 pixels long with its center at (48, 32), so that a point (x, y, z) meters ahead, to the left and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """For every sensor parameter a value that changes the result, and the result expected from geometry or arithmetic."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Live node = `evaluate` = training from bags, for every parameter of a sensor.
 
 The same recording is played to one node over DDS, evaluated, and encoded for training. Both outcomes must be what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The real event recordings, as the bags hold them."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The device makes the picture that NumPy makes: same winners, through every lens, with ties and dilation."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sizes that a compressed picture announces, against what OpenCV writes, and announcements that cost memory."""
 
 import resource

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Disparity, height, angle: of a room whose numbers are known, of the street, of a recorded desk."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arrays of events from CDR bytes, against two serializers: rosbags' and the middleware's own."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The window of events on the host's clock: through jitter, loss, restarts, loops and garbage."""
 
 import numpy as np

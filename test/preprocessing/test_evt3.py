@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The vectorised EVT3 decoder against published sums, a word-by-word decoder and every way of cutting the stream."""
 
 from itertools import pairwise

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What surrounds a frame: the set's moment and its depth, read once and only when somebody asks."""
 
 from dataclasses import replace

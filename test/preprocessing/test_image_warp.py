@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An event camera beside the label camera: exact pixels by depth, infinity without it, the same bytes for one lens."""
 
 import numpy as np

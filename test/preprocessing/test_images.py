@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every encoding against OpenCV and arithmetic, real depth, and pictures that are not what they claim."""
 
 import struct

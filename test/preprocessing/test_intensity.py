@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Strength of the echoes: one scale for all drivers, found by type and range or set; absence is noted.
 
 Kind: a setting that no parameter reaches, and an absent field read as zero. The expected strengths are those that the

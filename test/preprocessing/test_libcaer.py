@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """iniVation's two encodings against published totals, a word-by-word decoder and every way of cutting a packet."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DELIVER's LiDAR picture as this project reads it: gray dots on black, the nearest on top."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Points of any layout, seen where they lie."""
 
 from types import SimpleNamespace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Times of points in the formats of real drivers; values that cannot be times of a sweep are rejected."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every encoder owes: shape, plane, size, zeros where nothing was said, refusals in words."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The robot's motion in the preprocessors: what was measured elsewhere and earlier is shown where it is now."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RVL against an encoder written number by number from the paper, and any damage is a refusal."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The offset between two clocks: through delays of any kind, drift, wraps, and clocks that are set."""
 
 import numpy as np

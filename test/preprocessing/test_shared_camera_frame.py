@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Streams that share the camera's frame and have a lens of their own: registered depth, and event cameras.
 
 The oracle is OpenCV: it says which ray each pixel of the other lens sees, and which pixel that ray is in the camera.

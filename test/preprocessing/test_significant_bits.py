@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bits in use of 16-bit samples, and mosaics in compressed images.
 
 Kinds: a scale that is assumed, and a header that is not read. The oracle is OpenCV's demosaicing with the codes that

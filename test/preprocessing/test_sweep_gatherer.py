@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sweeps in pieces: gathered where a driver sends them so, and nothing else is touched.
 
 Kind: a message taken for a measurement. The world is a ring of posts whose azimuths are known.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time surfaces against the definition, one event at a time."""
 
 import math

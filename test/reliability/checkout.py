@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Import paths for the scripts of this folder: the checkout and the shared helpers of the tests."""
 
 import sys

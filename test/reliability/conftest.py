@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The small robot of the ROS tests and its tiny weights."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every fault of every sensor, and of pairs: `python test/reliability/faults.py --page docs/reliability.md`.
 
 A robot with a process per sensor, the node with a tiny network, and this process, which listens, lets the sensors fail

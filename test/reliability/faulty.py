@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Robot whose sensors fail on command, one process per sensor: `python faulty.py LOG`.
 
 Every line on standard input is a JSON object, sensor → name of a fault or null, and is answered with the nanoseconds at

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Offline masks of the messages that a faulty robot sent, to compare with those of the node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Outcome of a fault case, and the faults that need not be reported."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages of the faulty robot, reproducible byte for byte from the record of what was sent."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Repeated starts and ends of the node: `python test/reliability/restart_stress.py --endings 60`.
 
 A robot drives all the time. The node is started, asked for snapshots without a break, and ended by SIGINT or SIGTERM at

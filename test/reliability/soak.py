@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Soak test of the node for an hour: `python test/reliability/soak.py --page docs/reliability.md`.
 
 Three processes: the street robot of `mlesam bench node`, whose messages are serialized beforehand; the node with the

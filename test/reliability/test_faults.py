@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Failing sensors, alone and in pairs, in separate processes: masks continue, faults are reported, sensors recover.
 
 `make faults` measures times. This test checks only the order of events, so that it passes on a busy machine.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The faulty robot must not outlive its test."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Restarts of the node at random times and checkpoint swaps, while a robot publishes."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The statistics of the soak detect growth and nothing else; a soak of some seconds."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Overload: the node drops old messages instead of falling behind, and counts them."""
 
 import itertools

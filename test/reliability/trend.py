@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Does a figure grow? Least squares over the blocks of a long run, with what the slope is uncertain by."""
 
 from __future__ import annotations

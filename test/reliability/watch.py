@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Observer of the node while its sensors fail; records the outcome of each case."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publisher of every supported message type, each on its own topic, at 10 Hz until the process is ended.
 
 `KINDS` names them; topics are such as `reliable/camera/rgb8`. All kinds of one sensor show the same scene. The first

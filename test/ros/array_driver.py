@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Driver process that publishes event arrays: `array_driver.py PACKAGE TOPIC COUNT`.
 
 It waits for a word on standard input and for a listener, and sends: an event per millisecond, ten to a message.

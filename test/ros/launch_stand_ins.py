@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stand-ins for `launch` and `launch_ros`, which have no wheel, with the API that the launch files use.
 
 `execute` does what `ros2 launch` would do up to the point of starting processes: it takes arguments, refuses wrong

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Subscriber to the outputs of the node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run a command in this network namespace with a network card whose packets are counted.
 
     unshare --net --map-root-user python network_card.py COMMAND…

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Driver without the transport profile whose images exceed its segment: python oversize_publisher.py TOPIC
 [NAME=VALUE].
 

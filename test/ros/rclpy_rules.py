@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The installed rclpy with the rules of another distribution's: python rclpy_rules.py DISTRIBUTION MODULE [ARGUMENT]...
 
 Each rule is as in rclpy's sources: 3.3.21 for Humble, 10.0.10 for Lyrical.

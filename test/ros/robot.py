@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small four-sensor robot for tests: real message types, tiny payloads, every stamp under the test's control."""
 
 from __future__ import annotations

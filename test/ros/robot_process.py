@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The small robot as a process: python robot_process.py '{"qos": …}'; it drives until it is ended.
 
 Keys, all optional: `sensors`, `frames`, `infos` as in `Robot`; `reliability` of the sensors; `static` durability of

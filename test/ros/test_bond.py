@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bond of an active node with nav2's lifecycle manager."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calibration from CameraInfo and TF: QoS, namespaces, sizes and invalid messages."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoint swap while masks are made: between two sets, or refused with a reason."""
 
 from pathlib import Path

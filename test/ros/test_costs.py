@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cost of a frame in bytes copied, page faults and work for topics without subscribers; no times."""
 
 import gc

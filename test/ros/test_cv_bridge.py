@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """cv_bridge as the oracle of images: the same pixels, and each side reads the messages that the other writes."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damaged serialized messages are counted and reported; rclpy's deserialization drops them or crashes."""
 
 import struct

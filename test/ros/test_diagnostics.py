@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Diagnostics: level, message, remedy and values of each status, and the log of changes."""
 
 from types import SimpleNamespace

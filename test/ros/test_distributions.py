@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rules of distributions without wheels, forced on the installed rclpy: the real node, transport and doctor.
 
 Jazzy's and Kilted's rules need no force: these tests and all others run on their wheels.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node in a separate process, publishers and subscribers in this one, over the real transport."""
 
 import math

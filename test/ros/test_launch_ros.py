@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launch files with the real `launch` and `launch_ros`, up to the command line of the node, which rcl then parses.
 
 Both are part of every ROS installation and have no wheel; on a bare machine, PYTHONPATH has to name their sources.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every order of lifecycle transitions, and parameter changes under load."""
 
 import gc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam doctor` without a bag: a robot in one process, the node in another, the doctor in this one."""
 
 import gc

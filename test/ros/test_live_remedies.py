@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every remedy that the doctor and /diagnostics print for a live graph removes its fault.
 
 Parameters, variables and commands are parsed from the printed text.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The filters of this package in chains with those of message_filters, and the stand-in where it is not installed."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node in this process: lifecycle, parameter changes, and faults of its inputs."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The topics and services of the node are those in `OUTPUTS` and `SERVICES`."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameters: declaration, validation at start and at run time, and the shipped files."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Playback of bags, and restamping of messages against the typestore's own serializer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Process: signals, sockets, invalid arguments and exit."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publishers: conversion of fields to messages, and sensor health as markers."""
 
 import array

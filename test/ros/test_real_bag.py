@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real images, points and events: an assembled bag, played to the node in another process."""
 
 from __future__ import annotations

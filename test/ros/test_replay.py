@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording played by one process to the node in another gives the masks that `mlesam evaluate` makes of it.
 
 They are equal to the last pixel wherever a set consists of the same sensors' messages. What the robot's motion does to

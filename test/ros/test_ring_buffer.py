@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ring buffer is bounded; its snapshot contains CameraInfo and static transforms."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Worker thread of the synchronizer: newest set first, no blocking of callbacks, simulated time."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """sensor_msgs_py as the oracle of point clouds: the same points are read, and each side reads what the other writes."""
 
 import inspect

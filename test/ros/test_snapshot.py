@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Snapshots: the last seconds of the inputs as a bag."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removal of the shared-memory segments of killed processes."""
 
 import subprocess

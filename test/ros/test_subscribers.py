@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Subscriptions to sensors and to serialized messages, and suggested topics."""
 
 import subprocess

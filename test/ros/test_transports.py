@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a driver's process to a mask: every message type, QoS combination and arrangement of frames."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small street by day and by night, rendered once."""
 
 import pytest

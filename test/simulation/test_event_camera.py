@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The event model: events sum to the change of the light."""
 
 import dataclasses

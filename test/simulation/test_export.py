@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The street's bag round trips through the readers of live topics."""
 
 import numpy as np

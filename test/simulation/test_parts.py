@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts of the simulation: textures, sensor models, deterministic tiles."""
 
 import dataclasses

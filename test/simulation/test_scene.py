@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ray casting over two layers, against known geometry."""
 
 import numpy as np

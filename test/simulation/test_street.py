@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Traffic: no collisions with the ego vehicle."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The style `varied`: colors do not reveal classes, every class occurs, and colors do not change shapes."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weather, faults and dropped sensors: their effect on each sensor; the street stays the same."""
 
 from pathlib import Path

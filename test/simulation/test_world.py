@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole street: deterministic in any order; sensors agree with each other and with the ground truth."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sensors that send stamps and nothing else, and a consumer that takes what it is offered."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A foreign clock has one criterion and one name, live and in recordings.
 
 Kind: criteria that are written twice. The distances are those of IERS Bulletin C and of the GPS epoch, counted by hand.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Against the rule of the stock Python `ApproximateTimeSynchronizer`, on the same streams."""
 
 from types import SimpleNamespace

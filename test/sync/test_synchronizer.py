@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the synchronizer does in each situation that a robot meets."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds of the synchronizer whatever arrives, in whatever order, at whatever time."""
 
 from hypothesis import given, settings

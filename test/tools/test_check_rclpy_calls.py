@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/check_rclpy_calls.py finds what another rclpy does not have."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A street of a few tiny moments, rendered once for all tests of the trainer."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Activation checkpointing: the same gradients from less memory."""
 
 from dataclasses import replace

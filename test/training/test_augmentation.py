@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Augmentation: all modalities move together, and measurements are never interpolated."""
 
 import dataclasses

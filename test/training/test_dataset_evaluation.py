@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation of every subset, and the EMM, RMM and NM protocols."""
 
 import numpy as np

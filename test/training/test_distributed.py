@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two processes under torchrun: what they train and count is what one process trains and counts."""
 
 import json

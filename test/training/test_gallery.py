@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gallery: ground truth and masks in the label space's colors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loss against its definition, pixel by pixel."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a step will keep in memory, against what a real step keeps."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipes: what is read, and what is refused with which words."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run survives whatever ends it: SIGKILL at any moment, also within a save, a full disk, foreign files."""
 
 import io

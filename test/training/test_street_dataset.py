@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rendered streets: conditions, encodings, resumption, and refusal of folders with other content."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a recipe to weights: both stages and the ablation, on a street of a few tiny samples."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The training loop: learning, options, learning rate, log, and values that are not finite."""
 
 import json

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Offline trainer. Entry points: `train_run.train` and `trainer.run`."""

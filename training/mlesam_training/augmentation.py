@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Augmentation of training samples, and their resizing for evaluation.
 
 `Augment` varies encoded images of the network's input size. Horizontal flips are valid for every encoding, as none

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batch loading in background threads, with a seeded generator per sample."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Opening of the data of a recipe as training and held-out splits."""
 
 from __future__ import annotations

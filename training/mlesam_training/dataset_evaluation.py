@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluate a checkpoint on a data set: every subset of modalities, and the EMM, RMM and NM protocols.
 
 Includes the tables and the content of `evaluation.json`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data-parallel training and evaluation under `torchrun`: each process takes its share of every batch.
 
 Gradients are summed once per step in a single all-reduce. The trainable part is small beside the frozen backbone, so

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encoded samples as arrays on disk: simulated streets and bags are encoded once and read many times.
 
 Files of a folder:

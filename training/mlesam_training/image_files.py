@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading of images, arrays and lists of published data sets, and of image sizes from file headers."""
 
 from __future__ import annotations

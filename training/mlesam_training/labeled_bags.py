@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encoding of bags with a ground-truth label topic into an `EncodedDataset`.
 
 A replay forms the same frame sets as the live node. Each labeled frame set is encoded once into a folder of arrays, as

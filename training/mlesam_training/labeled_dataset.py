@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Interface of labeled data sets, and the base class of published data sets in files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loss: cross-entropy with online hard example mining, summed over the heads."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks before the first step: memory estimate, data files, augmentation of a sample, evaluation of a batch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training recipes: dataclasses, their loading from strict YAML, and the comparison of two recipes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training stages: pretraining of the backbone, and training of the experts on a frozen one."""
 
 from __future__ import annotations

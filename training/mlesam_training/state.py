@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training state: parameters, optimizer and weight average, with checkpoints on disk."""
 
 from __future__ import annotations

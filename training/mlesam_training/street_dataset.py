@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The data set of simulated streets: conditions per street, parallel rendering, and encoded rows."""
 
 from __future__ import annotations

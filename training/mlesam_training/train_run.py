@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run a recipe from data to evaluated weights, and the ablation of feature fusion."""
 
 from __future__ import annotations

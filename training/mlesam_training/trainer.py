@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The training loop: learning rate schedule, log, optimizer steps, activation checkpointing and checkpoints on disk."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mlesam demo`: segment a simulated street with four sensors, dropping some of them on the way."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo's script of phases, its scores and the collector of the node's messages.
 
 `Phase` is an interval with one lighting and one set of sensors, `Score` compares masks with ground truth labels per

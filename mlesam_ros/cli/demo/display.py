@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Display of the demo: terminal view, images and animations of the masks, and the final results."""
 
 from __future__ import annotations

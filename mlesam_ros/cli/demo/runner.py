@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run the demo: child processes for rendering, node and player, and a thread that records the result bag.
 
 `ChildProcess` runs one `mlesam` command, `Recorder` writes messages into a bag, `StreetRecording` and `render` provide

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Published sets in their own layouts, small."""
 
 import layouts

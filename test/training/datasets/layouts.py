@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiny data sets in their published layouts, filled with the simulated street or with marked pixels."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shipped recipes of published sets for a network and pictures that a test can afford."""
 
 import yaml

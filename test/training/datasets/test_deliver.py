@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DELIVER: the street in its layout equals the simulation; errors name file and value."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sizes from file headers, and truncated files."""
 
 import cv2

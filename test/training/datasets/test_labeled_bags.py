@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labeled bags: encoded rows equal the input of the node."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MCubeS: the published channels, without the columns that not all cameras see."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A finished checkpoint on a published set: the figures of the evaluation after its training, or a refusal."""
 
 import json

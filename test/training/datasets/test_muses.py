@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MUSES: raw files through live preprocessors, the SDK's projections in their units, the rules of any-modal papers."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a published layout to weights with one command: the shipped recipes on a tiny network and tiny pictures."""
 
 import json

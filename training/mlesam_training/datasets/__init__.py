@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Published data sets in their own layouts. Each is one module with a `FileDataset` called `DATASET`, found by name."""
 
 from __future__ import annotations

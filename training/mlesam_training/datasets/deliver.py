@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DELIVER (Zhang et al., CVPR 2023) in its published layout, as also written by `mlesam simulate --deliver`.
 
     root / {img, depth, hha, event, lidar, semantic} / weather / split / MAP_n_pointk[_fault] / 000000_rgb_front.png

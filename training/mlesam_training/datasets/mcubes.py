@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MCubeS (Liang et al., CVPR 2022): material segmentation from color, polarization and near infrared.
 
     root / polL_color / NAME.png     root / polL_aolp_sin, polL_aolp_cos, polL_dolp / NAME.npy

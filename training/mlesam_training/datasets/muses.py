@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The MUSES data set, from raw sensor files or from the projections of its SDK."""
 
 from __future__ import annotations
