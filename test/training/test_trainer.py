@@ -233,12 +233,15 @@ def test_nonfinite_gradient_stops_the_run(smoke, street, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cpu_attention_equals_attention(dtype):
     q, k, v = (torch.randn(2, 3, n, 16, dtype=dtype, requires_grad=True) for n in (5, 7, 7))
-    expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    mask = torch.randn(5, 7, dtype=dtype)
+    plain, biased = (F.scaled_dot_product_attention(q.float(), k.float(), v.float(), m) for m in (None, mask.float()))
     with CpuAttention():
-        found = F.scaled_dot_product_attention(q, k, v, dropout_p=0.0)
+        found = F.scaled_dot_product_attention(q, k, v)
+        found_biased = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         masked = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.02}
-    torch.testing.assert_close(found.float(), expected, **close)
+    torch.testing.assert_close(found.float(), plain, **close)
+    torch.testing.assert_close(found_biased.float(), biased, **close)
     causal = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     torch.testing.assert_close(masked, causal)
 
