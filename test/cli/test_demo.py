@@ -53,7 +53,10 @@ def test_result_folder_has_images_and_metrics(demo):
     assert str(out) in said.strip().splitlines()[-1]
     assert json.loads((out / "metrics.json").read_text()) == result
     seen = [phase["name"] for phase in result["phases"] if phase["masks"]]
-    assert {path.stem for path in out.glob("*.png")} == {path.stem for path in out.glob("*.webp")} == set(seen)
+    assert {path.stem for path in out.glob("*.png")} == set(seen)
+    assert {path.stem for path in out.glob("*.webp")} == {*seen, "demo"}
+    with Image.open(out / "demo.webp") as film:
+        assert film.n_frames >= len(seen)
     for phase in seen:
         assert np.asarray(Image.open(out / f"{phase}.png")).shape == (SIDE + 28, 3 * SIDE, 3)
 

@@ -129,14 +129,14 @@ def test_images_show_camera_mask_and_ground_truth(tmp_path):
     masks = dict.fromkeys(stamps, np.full((64, 64), road, np.uint8))
     ground_truths = dict.fromkeys(stamps, np.full((64, 64), sky, np.uint8))
     camera = {stamp: np.full((64, 64, 3), 100 + 30 * stamp, np.uint8) for stamp in stamps if stamp != 3}
-    still, animation = Gallery(space, camera).save(tmp_path, "day", "day", masks, ground_truths, fps=5)
-    panels = np.asarray(Image.open(still))[28:]  # below the captions; the moment in the middle, without a camera
+    frames = Gallery(space, camera).save(tmp_path, "day", "day", masks, ground_truths, fps=5)
+    panels = np.asarray(Image.open(tmp_path / "day.png"))[28:]  # below the captions; stamp 3, without a camera image
     assert panels.shape == (64, 192, 3)
     assert panels[:, :64].max() < 40
     assert (panels[:, 64:128] == space.colors[road]).all()
     assert (panels[:, 128:] == space.colors[sky]).all()
-    with Image.open(animation) as film:
-        assert film.n_frames == 5
+    with Image.open(tmp_path / "day.webp") as film:
+        assert film.n_frames == len(frames) == 5
         film.seek(0)
         assert np.abs(np.asarray(film.convert("RGB"))[40:340, 10:310].astype(int) - 130).max() < 12
 

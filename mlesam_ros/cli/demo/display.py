@@ -189,7 +189,7 @@ class Gallery:
         masks: Mapping[int, Labels],
         ground_truths: Mapping[int, Labels],
         fps: float,
-    ) -> list[Path]:
+    ) -> list[Image.Image]:
         """Write `<name>.png` with the middle stamp and the animation `<name>.webp` with all stamps.
 
         Args:
@@ -200,20 +200,19 @@ class Gallery:
             fps: frames per second of the animation.
 
         Returns:
-            the written files; empty if no mask has a ground truth.
+            the frames of the animation; none, and no files, if no mask has a ground truth.
         """
         stamps = [stamp for stamp in sorted(masks) if stamp in ground_truths]
         if not stamps:
             return []
-        still, animation = folder / f"{name}.png", folder / f"{name}.webp"
         middle = stamps[len(stamps) // 2]
-        Image.fromarray(self._panels(middle, masks, ground_truths, caption, masks[middle].shape[1])).save(still)
+        Image.fromarray(self._panels(middle, masks, ground_truths, caption, masks[middle].shape[1])).save(
+            folder / f"{name}.png"
+        )
         panels = (self._panels(stamp, masks, ground_truths, caption, _PANEL_WIDTH_PX) for stamp in stamps)
         frames = list(map(Image.fromarray, panels))
-        frames[0].save(
-            animation, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, quality=70, method=1
-        )
-        return [still, animation]
+        save_animation(folder / f"{name}.webp", frames, fps)
+        return frames
 
     def _panels(
         self, stamp: int, masks: Mapping[int, Labels], ground_truths: Mapping[int, Labels], caption: str, width: int
@@ -229,6 +228,12 @@ class Gallery:
         return np.concatenate(panels, axis=1)
 
 
+def save_animation(path: Path, frames: Sequence[Image.Image], fps: float) -> None:
+    """Write an endless WebP animation."""
+    first, *others = frames
+    first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0, quality=70, method=1)
+
+
 def _panel(image: RGB, size: tuple[int, int], caption: str) -> RGB:
     panel = np.full((size[1] + _CAPTION_HEIGHT_PX, size[0], 3), _BACKGROUND, np.uint8)
     panel[_CAPTION_HEIGHT_PX:] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -237,6 +242,7 @@ def _panel(image: RGB, size: tuple[int, int], caption: str) -> RGB:
 
 
 _FPS = 5.0
+_SUMMARY_STEP = 3  # of the frames of each phase, one in so many is in demo.webp
 
 
 def write_results(
@@ -269,7 +275,8 @@ def write_results(
 
 
 def _draw_phases(collector: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path) -> None:
-    """Draw an image and an animation per phase; camera images are read back from the bags phase by phase."""
+    """Draw an image and an animation per phase, and `demo.webp` of all; camera images are read back from the bags."""
+    summary: list[Image.Image] = []
     scores = {score.phase.name: score for score in collector.score.phases}
     drawn = 0
     with track("drawing", len(scores), "phases") as progress:
@@ -278,9 +285,12 @@ def _draw_phases(collector: DemoCollector, label_space: LabelSpace, streets: Seq
             seen = {stamp: rgb for _, stamp, rgb in images}
             gallery = Gallery(label_space, {} if score.phase.dropped == CAMERA else seen)
             masks = {stamp: mask for stamp, mask in collector.masks.items() if collector.score.phase_of(stamp) is score}
-            gallery.save(folder, name, _caption(score), masks, collector.ground_truths, _FPS)
+            frames = gallery.save(folder, name, _caption(score), masks, collector.ground_truths, _FPS)
+            summary += frames[::_SUMMARY_STEP]
             drawn += 1
             progress(drawn, len(scores))
+    if summary:
+        save_animation(folder / "demo.webp", summary, _FPS)
 
 
 def _camera_images(collector: DemoCollector, streets: Sequence[Path]) -> Iterator[tuple[str, int, RGB]]:
