@@ -61,7 +61,7 @@ def write_simulated_bag(
     Raises:
         BagError: the folder exists or the disk is full.
     """
-    condition = f"{world.weather.name}, fault {world.fault.name}"
+    condition = f"{world.weather.name}, fault {world.fault.name}, style {world.style}"
     notes = {"simulated": f"mlesam_ros street, seed {world.seed}, {condition}, {world.size[1]}x{world.size[0]}"}
     with BagWriter(path, notes) as writer:
         for done, index in enumerate(range(len(world)) if steps is None else steps):

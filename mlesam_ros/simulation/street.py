@@ -177,11 +177,11 @@ def _open_front(
     layout: StreetLayout, kind: str, s0: float, s1: float, side: int, rng: np.random.Generator
 ) -> list[Instance]:
     """Water, tracks or a paved yard instead of the plots of one side, with a barrier and a row behind."""
-    near, depth, look = layout.frontage, float(rng.uniform(9, 24)), layout.look
+    near, depth, look = layout.frontage, float(rng.uniform(12, 36)), layout.look
     middle, length = (s0 + s1) / 2, s1 - s0 - 0.4
     far, instances = near + depth, []
     if kind == "canal":
-        instances.append(_strip(layout, s0, s1, side * near, side * (near + 0.4), 0.35, Material.CONCRETE, Label.WALL))
+        instances.append(_strip(layout, s0, s1, side * near, side * (near + 0.4), 0.2, Material.CONCRETE, Label.WALL))
         instances.append(_strip(layout, s0, s1, side * (near + 0.4), side * far, 0.04, Material.WATER, Label.WATER))
     elif kind == "railway":
         x, y, heading = _to_world(layout, middle, side * (near + depth / 2))
@@ -205,7 +205,7 @@ def _open_front(
             x, y, heading = _to_world(layout, rng.uniform(s0, s1), side * rng.uniform(near + 2, far - 1))
             make = (oddity, movable)[int(rng.integers(2))]
             instances.append(make(rng, look, x, y, float(rng.uniform(0, 6.28))))
-    if kind != "forecourt" or rng.uniform() < 0.3:
+    if rng.uniform() < {"canal": 0.4, "railway": 0.6, "forecourt": 0.3}[kind]:
         border = (fence, guard_rail, wall, hedge)[int(rng.integers(2 if kind == "canal" else 4))]
         instances.append(border(rng, look, length, *_to_world(layout, middle, side * (near + 0.3))))
     s = s0

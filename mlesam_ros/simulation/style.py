@@ -552,7 +552,7 @@ VARIED = Style(
         "tramway": OneOf((True, False, False, False, False)),
         "awnings": Uniform(0.1, 0.6),
     },
-    response={
+    response={  # pixels of 1 to 6 um hold 4,000 to 100,000 electrons
         "key": LogUniform(0.08, 0.45),
         "warmth": Uniform(-0.35, 0.35),
         "green": Uniform(-0.1, 0.08),

@@ -515,7 +515,7 @@ def flow(
     Args:
         hits: nearest hits of the pixels' rays at mid-exposure.
         directions: (h * w, 3) directions of all rays.
-        model: the camera; undistorted.
+        model: the camera; its distortion is neglected.
         odom_from_camera: camera poses at shutter opening and closing.
         shutter: exposure time in seconds.
 
