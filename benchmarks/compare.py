@@ -4,8 +4,9 @@
     python benchmarks/compare.py NAME [--repeats N] [--json FILE]
 
 NAME is `sensors` (OpenCV, NumPy), `sync` (the policy of message_filters), `model` (one sensor after the other with LoRA
-wrappers; the frozen encoder), `paths`, `node` (every topic subscribed; cv_bridge), or `training` (a plain loop). With
-`model` and `paths` go the options of `mlesam bench model`. Alternatives take turns in one process.
+wrappers; the frozen encoder), `encoders` (SAM 2's of Meta's package), `paths`, `node` (every topic subscribed) or
+`training` (a plain loop). With `model` and `paths` go the options of `mlesam bench model`. Alternatives take turns in
+one process.
 """
 
 from __future__ import annotations
@@ -53,6 +54,13 @@ def sync(repeats: int) -> list[BenchmarkResult]:
         return lambda now, frame: policy.push(frame.modality, frame.stamp)
 
     return run_sync(repeats, ("stock greedy policy", stock))
+
+
+def encoders(repeats: int) -> list[BenchmarkResult]:
+    """SAM 2's encoders beside those of Meta's package, with the same weights."""
+    import meta_encoder  # needs the package sam2
+
+    return meta_encoder.run(repeats)
 
 
 def model(repeats: int, options: Options) -> list[BenchmarkResult]:
@@ -107,7 +115,7 @@ def measured_ceilings(options: Options) -> dict[str, Any]:
 
 
 BENCHMARKS: dict[str, Callable[[int], list[BenchmarkResult]]] = {
-    "sensors": sensors, "sync": sync, "node": node, "training": training,
+    "sensors": sensors, "sync": sync, "encoders": encoders, "node": node, "training": training,
 }  # fmt: skip
 NETWORK: dict[str, Callable[[int, Options], list[BenchmarkResult]]] = {"model": model, "paths": paths}
 

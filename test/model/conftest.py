@@ -6,13 +6,12 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from mlesam_ros.model.backbones import BACKBONES, HieraSpec, ViTSpec
+from mlesam_ros.model.backbones import BACKBONES, ViTSpec
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.types import MODALITIES
@@ -32,32 +31,6 @@ def sam1() -> ModuleType:
     parent.__path__ = list(found.submodule_search_locations or ())
     sys.modules[parent.__name__] = parent
     return importlib.import_module(f"{parent.__name__}.build_sam")
-
-
-@pytest.fixture(scope="session")
-def meta_hiera() -> Callable[[str], Any]:
-    """Name of a backbone → Meta's image encoder of that size, with random weights."""
-    from sam2.modeling.backbones.hieradet import Hiera
-    from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
-
-    def build(name: str) -> Any:
-        size = BACKBONES[name]
-        assert isinstance(size, HieraSpec)
-        trunk = Hiera(
-            embed_dim=size.width,
-            num_heads=size.heads,
-            stages=size.stages,
-            global_att_blocks=size.globals,
-            window_spec=size.windows,
-            window_pos_embed_bkg_spatial_size=(size.position, size.position),
-        )
-        for parameter in (trunk.pos_embed, trunk.pos_embed_window):  # zero in a new one
-            torch.nn.init.normal_(parameter)
-        levels = {"fpn_interp_model": "nearest", "fpn_top_down_levels": [2, 3]}
-        neck = FpnNeck(torch.nn.Identity(), size.neck, trunk.channel_list, **levels)
-        return ImageEncoder(trunk, neck, scalp=1).eval()
-
-    return build
 
 
 @pytest.fixture(scope="session")
