@@ -34,8 +34,9 @@ def resource_path(relative: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Cache folder of the user, according to the XDG Base Directory Specification."""
-    return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mlesam_ros"
+    """Cache folder of the user, according to the XDG Base Directory Specification, which ignores relative paths."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return expand_path(given if os.path.isabs(given) else "~/.cache") / "mlesam_ros"
 
 
 def limit_blas_threads() -> None:

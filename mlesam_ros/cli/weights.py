@@ -58,6 +58,8 @@ def get(
 
     facts: dict[str, Any] = {}
     if name in SHIPPED:
+        if base_url is not None:
+            raise typer.BadParameter(f"{name} comes with this package; only published weights are downloaded.")
         path = resolve_weights(name)
     else:
         row = published_weights(name)

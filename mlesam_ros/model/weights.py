@@ -74,9 +74,9 @@ class PublishedWeights:
     @property
     def state(self) -> str:
         """State in the cache folder: `downloaded`, `damaged` (another size), `partial` or `missing`."""
-        if self.path.is_file():
-            return "downloaded" if self.path.stat().st_size == self.size else "damaged"
-        return "partial" if self.partial.is_file() else "missing"
+        if (size := _size(self.path)) is not None:
+            return "downloaded" if size == self.size else "damaged"
+        return "missing" if _size(self.partial) is None else "partial"
 
 
 # URLs: facebookresearch/sam2, README.md, sections Download Checkpoints and SAM 2 checkpoints;
@@ -173,14 +173,14 @@ def resolve_weights(given: str | Path) -> Path:
         ConfigError: shipped weights are missing from this installation.
     """
     path = Path(given)
-    if path.is_file() or path.name != os.fspath(given):
+    if path.name != os.fspath(given) or _size(path) is not None:
         return path
     name = _NAMES.get(path.name, path.name)
     if name in SHIPPED:
         return resource_path(SHIPPED[name])
     if name in PUBLISHED:
         return _downloaded(name, PUBLISHED[name])
-    if path.exists():
+    if path.is_dir():
         return path
     near = get_close_matches(path.name, (*PUBLISHED, *SHIPPED), 1)
     raise CheckpointError(
@@ -231,14 +231,14 @@ def download(row: PublishedWeights, base_url: str | None = None, report: Progres
     """
     url = row.url if base_url is None else f"{_checked(base_url)}/{row.file}"
     path, partial = row.path, row.partial
-    if not path.exists():
+    if _size(path) is None:
         with exclusive_folder(partial.parent, "download"):
-            if not path.exists():  # another process may have finished meanwhile
+            if _size(path) is None:  # another process may have finished meanwhile
                 _fetch(url, row, report)
                 if (found := _sha256(partial)) != row.sha256:
                     partial.unlink()
                     raise CheckpointError(
-                        f"{url} has SHA-256 {found}, but {row.file} has {row.sha256}.",
+                        f"the download from {url} has SHA-256 {found}, but {row.file} has {row.sha256}.",
                         "Repeat the command, or choose another --base-url.",
                     )
                 os.replace(partial, path)
@@ -254,9 +254,10 @@ def download(row: PublishedWeights, base_url: str | None = None, report: Progres
 def _downloaded(name: str, row: PublishedWeights) -> Path:
     """Path of downloaded weights."""
     command = f"mlesam weights get {name}"
-    if not row.path.is_file():
+    size = _size(row.path)
+    if size is None:
         raise CheckpointError(f"the weights {name} are not in {weights_folder()}.", f"Download them: {command}.")
-    if (size := row.path.stat().st_size) != row.size:
+    if size != row.size:
         raise CheckpointError(
             f"{row.path} has {size} bytes, but {name} has {row.size}.",
             f"Delete the file and download it again: {command}.",
@@ -283,12 +284,11 @@ def _fetch(url: str, row: PublishedWeights, report: Progress) -> None:
         CheckpointError, FileError: see `download`.
     """
     partial = row.partial
-    done = partial.stat().st_size if partial.exists() else 0
-    if done >= row.size:
+    there = _size(partial) or 0
+    if there >= row.size:
         return
-    with _request(url, row, done) as response:
-        if response.status != 206:  # the server does not support ranges
-            done = 0
+    with _request(url, row, there) as response:
+        done = there if response.status == 206 else 0  # another status: the server does not support ranges
         length = response.headers.get("Content-Length", "")
         if response.headers.get_content_type() == "text/html" or (length.isdigit() and done + int(length) != row.size):
             raise CheckpointError(
@@ -296,8 +296,8 @@ def _fetch(url: str, row: PublishedWeights, report: Progress) -> None:
                 f"{response.headers.get_content_type()}.",
                 "Log in to the network if it asks for that, or give another --base-url.",
             )
-        if shutil.disk_usage(partial.parent).free < row.size - done:
-            raise write_error(partial, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), row.size - done)
+        if shutil.disk_usage(partial.parent).free < row.size - there:
+            raise write_error(partial, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), row.size - there)
         try:
             with partial.open("ab" if done else "wb") as file:
                 for block in _blocks(response):
@@ -328,7 +328,7 @@ def _request(url: str, row: PublishedWeights, start: int) -> HTTPResponse:
             f"{url} answers {error.code} {error.reason}.",
             f"Give the address of a folder with {row.file} as --base-url.",
         ) from error
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, UnicodeError) as error:
         reason = getattr(error, "reason", error)
         raise CheckpointError(
             f"{urlsplit(url).netloc} cannot be reached: {getattr(reason, 'strerror', None) or reason}.",
@@ -344,9 +344,37 @@ def _blocks(response: HTTPResponse) -> Iterator[bytes]:
             yield block
 
 
+def _size(path: Path) -> int | None:
+    """Size of a file in bytes; None if there is no such file.
+
+    Raises:
+        CheckpointError: the path cannot be examined.
+    """
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be read: {error.strerror}.",
+        f"Grant read permission, or give another file or, in {FOLDER_VARIABLE}, another folder.",
+    )
+
+
 def _sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights by name: resolution, and download from a server on the loopback."""
 
+import errno
+import os
 import re
+import shutil
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from full_disk import run_on_a_small_disk
@@ -147,12 +152,41 @@ class TestDownload:
         with pytest.raises(ConfigError, match=r"--base-url is .*; accepted are addresses that begin with http"):
             download(PUBLISHED[NAME], url)
 
+    @pytest.mark.parametrize("path", ["/März", ""])
+    @pytest.mark.parametrize("host", ["127.0.0.1:1", "a..b"])
+    def test_address_that_cannot_be_sent_is_one_sentence(self, host, path):
+        with pytest.raises(CheckpointError, match="cannot be reached"):
+            download(PUBLISHED[NAME], f"http://{host}{path}")
+
+    def test_unreadable_files_are_one_sentence(self, monkeypatch, folder):
+        def refuse(path, **_):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+        monkeypatch.setattr(Path, "stat", refuse)
+        for examine in (
+            lambda: PUBLISHED[NAME].state,
+            lambda: resolve_weights(NAME),
+            lambda: download(PUBLISHED[NAME]),
+        ):
+            with pytest.raises(CheckpointError, match="cannot be read: Permission denied") as refused:
+                examine()
+            assert "MLESAM_WEIGHTS" in refused.value.remedy
+
+    def test_partial_file_counts_as_free_space_without_ranges(self, get, server, monkeypatch):
+        server.break_after, server.ranges = 300_000, False
+        with pytest.raises(CheckpointError, match="broke off"):
+            get()
+        server.break_after = None
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=len(CONTENT) - 300_000))
+        assert get().read_bytes() == CONTENT
+
     def test_second_process_is_refused_meanwhile(self, get, server, folder):
         server.go_on.clear()
         first = threading.Thread(target=get)
         first.start()
+        end = time.monotonic() + 30
         while not server.asked:
-            pass
+            assert first.is_alive() and time.monotonic() < end
         with pytest.raises(FileError, match="is in use by another download run, process"):
             get()
         server.go_on.set()
