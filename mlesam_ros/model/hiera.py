@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,8 @@ class Attention(nn.Module):
         Args:
             x: (G, h, w, C) tokens of G groups.
             padding: number of padding tokens that each group has besides. Their keys and values are all equal, so one
-                of them stands for all, its score raised by the logarithm of their number.
+                of them stands for all, its score raised by the logarithm of their number (in bfloat16 the number is
+                rounded by up to 1.6 %).
 
         Returns:
             (G, h, w, D), or (G, h/2, w/2, D) with pooling.
@@ -184,7 +185,6 @@ class Hiera(nn.Module):
     """
 
     cache_pos_embed = True
-    _cached: tuple[Any, Tensor] | None = None
 
     def __init__(
         self,
@@ -248,19 +248,37 @@ class Hiera(nn.Module):
 
         The global and the windowed part follow arXiv 2311.05613.
         """
-        parts = self.pos_embed, self.pos_embed_window
-        changeable = not torch.is_inference_mode_enabled() or any(part.is_inference() for part in parts)
-        if changeable or not self.cache_pos_embed:
+        if not self.cache_pos_embed:
             return self._interpolate(h, w)
-        key = (h, w, *((t.dtype, t.device, t._version) for t in parts))  # _version counts in-place changes
-        if self._cached is None or self._cached[0] != key:
-            self._cached = key, self._interpolate(h, w)
-        return self._cached[1]
+        parts = self.pos_embed, self.pos_embed_window
+        return cached_in_inference(self, parts, (h, w), lambda: self._interpolate(h, w))
 
     def _interpolate(self, h: int, w: int) -> Tensor:
         tile = self.pos_embed_window
         whole = F.interpolate(self.pos_embed, (h, w), mode="bicubic")
         return (whole + tile.repeat(1, 1, h // tile.shape[2], w // tile.shape[3])).permute(0, 2, 3, 1)
+
+
+T = TypeVar("T")
+
+
+def cached_in_inference(owner: Any, parts: Sequence[Tensor], shape: tuple[int, ...], make: Callable[[], T]) -> T:
+    """Return what `make` computes from some parameters, cached in inference mode until it would change.
+
+    Args:
+        owner: module that keeps the last value.
+        parts: the parameters.
+        shape: what the value depends on besides.
+        make: computes the value.
+    """
+    if not torch.is_inference_mode_enabled() or any(part.is_inference() for part in parts):
+        return make()
+    key = (shape, *((id(part), part.dtype, part.device, part._version) for part in parts))  # _version: in-place changes
+    cached = owner.__dict__.get("_cached")
+    if cached is None or cached[0] != key:
+        cached = owner.__dict__["_cached"] = key, parts, make()  # while the parts are kept, no other has their id
+    value: T = cached[2]
+    return value
 
 
 def _group(grid: Sequence[int], window: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlesam_ros.model.hiera import cached_in_inference
 from mlesam_ros.model.sam1 import image_encoder
 
 
@@ -83,7 +84,6 @@ class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]
     """
 
     fused = False
-    _kept: tuple[Any, tuple[Tensor, Tensor, Tensor]] | None = None
 
     @classmethod
     def from_linear(cls, plain: Any) -> FusedRelPosAttention:
@@ -115,12 +115,7 @@ class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]
     def _tables(self, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
         """R (H, H, d), C (W, W, d), and the keys' unit vectors (HW, H + W, zero-padded); cached in inference mode."""
         tables = self.rel_pos_h, self.rel_pos_w
-        if not torch.is_inference_mode_enabled() or any(t.is_inference() for t in tables):
-            return self._make_tables(height, width)
-        key = (height, width, *((t.dtype, t.device, t._version) for t in tables))  # _version counts in-place changes
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, self._make_tables(height, width)
-        return self._kept[1]
+        return cached_in_inference(self, tables, (height, width), lambda: self._make_tables(height, width))
 
     def _make_tables(self, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
         rows = image_encoder.get_rel_pos(height, height, self.rel_pos_h)

@@ -44,7 +44,7 @@ def test_nano_is_small(nano):
     assert count_macs("hiera_nano", 256).total < 0.6e9
 
 
-class TestKeptPositionalCode:
+class TestCachedPositionalEmbedding:
     def test_cached_embedding_equals_the_computed_one(self, nano):
         for size in ((16, 16), (8, 24), (16, 16)):
             with torch.inference_mode():
@@ -61,6 +61,14 @@ class TestKeptPositionalCode:
             getattr(trunk, name).add_(1)
         with torch.inference_mode():
             assert torch.equal(trunk.position(16, 16), trunk._interpolate(16, 16))
+
+    def test_cache_follows_replaced_parameters(self):
+        trunk = build_backbone("hiera_nano").trunk
+        for _ in range(3):
+            state = {name: torch.randn_like(tensor) for name, tensor in trunk.state_dict().items()}
+            trunk.load_state_dict(state, assign=True)
+            with torch.inference_mode():
+                assert torch.equal(trunk.position(16, 16), trunk._interpolate(16, 16))
 
     def test_cache_follows_the_precision(self):
         trunk = build_backbone("hiera_nano").trunk
