@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +48,8 @@ class Messages(build_ext):
     """Generates and compiles the message types, and adds them to the wheel."""
 
     def run(self) -> None:
+        if self.editable_mode:
+            raise SystemExit("compiled messages cannot be installed in editable mode; use: pip install .")
         prefix = built_messages()
         modules = prefix / SITE_PACKAGES
         for path in files(prefix):
@@ -81,7 +84,8 @@ def built_messages() -> Path:
         ["cmake", "--install", work / "build", "--prefix", work / "prefix"],
     ):
         subprocess.run(list(map(str, command)), check=True, env=build_environment())
-    (work / "prefix").rename(prefix)
+    with suppress(OSError):  # another build was faster
+        (work / "prefix").rename(prefix)
     shutil.rmtree(work)
     return prefix
 
@@ -129,7 +133,7 @@ def ros_distribution() -> str:
     """Name of the ROS distribution that the messages are compiled for; empty without ROS."""
     if not any((prefix / "share/rosidl_generator_py").is_dir() for prefix in PREFIXES):
         return ""
-    wheels = (wheel.name for wheel in metadata.distributions(path=[sysconfig.get_path("platlib")]))
+    wheels = (wheel.name or "" for wheel in metadata.distributions(path=[sysconfig.get_path("platlib")]))
     releases = (name.split("-")[1] for name in wheels if fnmatch(name, "ros-*-rclpy"))
     return next(releases, os.environ.get("ROS_DISTRO", "ros"))
 

@@ -79,7 +79,9 @@ def test_container_files_name_what_is_there():
 @pytest.mark.parametrize(("state", "code"), [("active [3]", 0), ("inactive [2]", 1), ("Node not found", 1)])
 def test_the_health_check_accepts_an_active_node_alone(tmp_path, state, code):
     ros2 = tmp_path / "ros2"
-    ros2.write_text(f'#!/bin/sh\n[ "$1 $2 $5" = "lifecycle get /left/mlesam" ] && echo "{state}"\n')
+    ros2.write_text(
+        f'#!/bin/sh\necho "[WARN] profile" >&2\n[ "$1 $2 $5" = "lifecycle get /left/mlesam" ] && echo "{state}"\n'
+    )
     ros2.chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "MLESAM_NODE": "/left/mlesam"}
     done = subprocess.run(
