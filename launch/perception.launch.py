@@ -134,8 +134,9 @@ def misspelled(context: LaunchContext) -> list[LogInfo]:
     Only for arguments of a command line that starts a file of this folder. The context does not tell the arguments of
     an include from those of the files around it.
     """
-    ours = {path.name for path in Path(__file__).parent.glob("*.launch.py")}
-    given = context.argv if ours & {Path(word).name for word in sys.argv} else []
+    files = {str(path) for path in Path(__file__).resolve().parent.glob("*.launch.py")}
+    ours = any(word == "mlesam_ros" or str(Path(word).resolve()) in files for word in sys.argv)
+    given = context.argv if ours else []
     names = [name for name, assigned, _ in (word.partition(":=") for word in given) if assigned]
     known = [argument.name for argument in arguments()]
     near = {name: get_close_matches(name, known, 1, 0.8) for name in names if name not in known}

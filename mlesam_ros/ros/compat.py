@@ -33,7 +33,8 @@ InfoCallback = Callable[[Any, Mapping[str, Any]], None]
 def with_info(callback: InfoCallback) -> Callable[..., None]:
     """Adapt a callback to what rclpy passes: message and info, or before rclpy 3.4 (Humble) the message alone.
 
-    The time of receipt is then that of the call, and no publisher is identified.
+    The time of receipt is then that of the call, except for messages that the callback takes from the queue itself, and
+    no publisher is identified.
     """
     if hasattr(Subscription, "CallbackType"):
         return callback
@@ -107,7 +108,7 @@ try:
 except ModuleNotFoundError:
     LifecycleBond = None
 else:
-    _HEARTBEAT_PERIOD_S = 0.25  # that of nav2's nodes
+    _HEARTBEAT_PERIOD_S = 0.25
 
     class LifecycleBond(Bond):  # type: ignore[no-redef]
         """Bond with nav2's lifecycle manager, which resets all its nodes when one of them sends no heartbeat.

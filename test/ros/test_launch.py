@@ -104,7 +104,7 @@ def test_misspelled_argument_of_the_command_line_is_logged(tmp_path, monkeypatch
     (said,) = stand_ins.execute(file, **given).said
     assert said == "argument lidar_topc does not exist and has no effect; did you mean lidar_topic?"
     assert not stand_ins.execute(file, bag=str(tmp_path), lidar_topic="/points").said
-    monkeypatch.setattr("sys.argv", ["ros2", "launch", "my_robot", "bringup.launch.py"])
+    monkeypatch.setattr("sys.argv", ["ros2", "launch", "my_robot", file.name])
     assert not stand_ins.execute(file, **given).said, "of a file around this one, which may well have such an argument"
 
 

@@ -118,9 +118,10 @@ def test_arguments_of_an_include_reach_the_next_one_unless_it_is_scoped(launched
     left, right = {"namespace": "left", "lidar_topic": "/points"}, {"namespace": "right"}
     commands, _ = launched(include(**left), include(**right))
     assert [parameters_of(command).get("lidar.topic") for command in commands] == ["/points", "/points"]
-    scoped = [GroupAction([include(**given)], scoped=True, forwarding=False) for given in (left, right)]
-    commands, _ = launched(*scoped)
+    scoped = [GroupAction([include(**given)]) for given in (left, right)]
+    commands, _ = launched(SetParameter("use_sim_time", True), *scoped)
     assert [parameters_of(command).get("lidar.topic") for command in commands] == ["/points", None]
+    assert [parameters_of(command).get("use_sim_time") for command in commands] == [True, True]
 
 
 def test_demo_and_replay_start_node_and_player(launched, tmp_path):
