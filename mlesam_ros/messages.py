@@ -73,6 +73,7 @@ class FrameReader:
         modality: the modality of the frames.
         type_name: the type of the messages.
         offset: nanoseconds by which the stamps are late.
+        frame_type: class of the frames.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class FrameReader:
         self.modality = modality
         self.type_name = type_name
         self.offset = round(offset * NANOSECONDS)
+        self.frame_type = SensorFrame
         self._settings = settings
         self._stream = EventWindower(settings.event_window or EVENT_WINDOW)
         self._intensity = IntensityFinder(settings.cloud_field, settings.intensity_scale)
@@ -137,12 +139,12 @@ class FrameReader:
         if self.type_name in RAW_TYPES:
             array = read_event_array(message)
             events = self._stream.push_array(array)
-            return SensorFrame(self.modality, events.end, array.frame_id.lstrip("/"), events, self.offset)
+            return self.frame_type(self.modality, events.end, array.frame_id.lstrip("/"), events, self.offset)
         header = message.header
         stamp, payload = stamp_ns(header), self._payload(message)
         if isinstance(payload, EventWindow):
             stamp = payload.end
-        frame = SensorFrame(self.modality, stamp, header.frame_id.lstrip("/"), payload, self.offset)
+        frame = self.frame_type(self.modality, stamp, header.frame_id.lstrip("/"), payload, self.offset)
         return self._sweeps.gather(frame)
 
     def _payload(self, message: Any) -> RawImage | CompressedImage | PointCloud | EventWindow:

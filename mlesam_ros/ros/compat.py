@@ -33,12 +33,19 @@ InfoCallback = Callable[[Any, Mapping[str, Any]], None]
 def with_info(callback: InfoCallback) -> Callable[..., None]:
     """Adapt a callback to what rclpy passes: message and info, or before rclpy 3.4 (Humble) the message alone.
 
-    The time of receipt is then that of the call, except for messages that the callback takes from the queue itself, and
-    no publisher is identified.
+    The time of receipt is then that of the call, and no publisher is identified.
     """
     if hasattr(Subscription, "CallbackType"):
         return callback
     return lambda message: callback(message, {"received_timestamp": time.time_ns()})
+
+
+def take(subscription: Subscription[Any]) -> tuple[Any, Mapping[str, Any]] | None:
+    """Take the next message from the queue, with the info that `with_info` gives the callback; None if it is empty."""
+    taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+    if taken is None or hasattr(Subscription, "CallbackType"):
+        return taken
+    return taken[0], {"received_timestamp": time.time_ns()}
 
 
 def subscribe(
@@ -101,42 +108,6 @@ except ModuleNotFoundError:
             """Pass a message to every callback, in the order of registration."""
             for callback, args in self.callbacks.values():
                 callback(*msg, *args)
-
-
-try:
-    from bondpy.bondpy import Bond
-except ModuleNotFoundError:
-    LifecycleBond = None
-else:
-    _HEARTBEAT_PERIOD_S = 0.25
-
-    class LifecycleBond(Bond):  # type: ignore[no-redef]
-        """Bond with nav2's lifecycle manager, which resets all its nodes when one of them sends no heartbeat.
-
-        Topic and id are those of nav2's nodes. As for these, a silent manager does not break the bond.
-
-        Args:
-            node: node that is managed.
-        """
-
-        def __init__(self, node: Node) -> None:
-            super().__init__(node, "bond", node.get_name())
-            self.heartbeat_period = _HEARTBEAT_PERIOD_S
-            self.start()
-
-        def shutdown(self) -> None:
-            """Break the bond; take its publisher and subscription from the node, whose executor would wait for them."""
-            super().shutdown()
-            self.node.destroy_subscription(self.sub)
-            self.node.destroy_publisher(self.pub)
-
-        def _publish(self, active: bool) -> None:
-            """Publish unless the context is shut down, where bondpy raises in its thread."""
-            if self.node.context.ok():
-                super()._publish(active)
-
-        def _on_heartbeat_timeout(self) -> None:
-            """Keep the bond."""
 
 
 def message_class(name: str) -> type | None:

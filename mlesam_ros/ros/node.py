@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.timer import Timer
 
 from mlesam_ros.config import CONFIGURE, NodeParameters, mutability, unknown_names
 from mlesam_ros.errors import ConfigError, MlesamError, format_error
-from mlesam_ros.ros.compat import LifecycleBond
+from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.diagnostics import DiagnosticBuilder, DiagnosticLogger, PipelineHealth
 from mlesam_ros.ros.parameters import coerce, declare_parameters, read_parameters
 from mlesam_ros.ros.process import exit_fast, spin_node
@@ -25,6 +28,62 @@ from mlesam_ros.ros.runtime import SegmentationRuntime
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _POLL_PERIOD_S = 0.1  # s between polls of publishers and levels; a poll takes 1 ms
 _REPORT_PERIOD_S = 1.0  # s between messages on /diagnostics without a change of level
+_HEARTBEAT_PERIOD_S = 0.25
+_HEARTBEAT_TIMEOUT_S = 4.0  # default of nav2's `bond_timeout`
+_NO_BOND = (
+    "no bond with a lifecycle manager: package bond is not installed. Install it, or set bond_timeout of nav2's "
+    "lifecycle manager to 0.0"
+)
+_STEADY = ClockType.STEADY_TIME  # a simulated clock may stand still
+
+
+class Heartbeat:
+    """One end of a bond of bond_core, which tells nav2's lifecycle manager that an active node responds.
+
+    Topic and id are those of nav2's nodes. The executor of the node publishes the heartbeats. Those of the manager are
+    not subscribed to: as for nav2's nodes, a manager that ends does not end them.
+
+    Args:
+        node: node that is managed; it owns the publisher.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._status = message_class("bond/msg/Status")
+        self._timer: Timer | None = None
+        self._instance = ""
+        if self._status is not None:
+            self._publisher = node.create_publisher(self._status, "bond", 5)
+
+    def start(self) -> None:
+        """Publish a heartbeat at once and then periodically. Without package bond, log once that there is none."""
+        if self._status is None:
+            self._node.get_logger().info(_NO_BOND, once=True)
+            return
+        self._instance = str(uuid4())
+        self._timer = self._node.create_timer(_HEARTBEAT_PERIOD_S, self.beat, clock=Clock(clock_type=_STEADY))
+        self.beat()
+
+    def beat(self) -> None:
+        """Publish a heartbeat if started. To be called by callbacks that take longer than the manager's timeout."""
+        if self._timer is not None:
+            self._publish(active=True)
+
+    def stop(self) -> None:
+        """Break the bond; the last message says so."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            self._node.destroy_timer(timer)
+            self._publish(active=False)
+
+    def _publish(self, active: bool) -> None:
+        if not self._node.context.ok():  # after a signal
+            return
+        assert self._status is not None
+        message = self._status(id=self._node.get_name(), instance_id=self._instance, active=active)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        message.heartbeat_period, message.heartbeat_timeout = _HEARTBEAT_PERIOD_S, _HEARTBEAT_TIMEOUT_S
+        self._publisher.publish(message)
 
 
 class PerceptionNode(LifecycleNode):
@@ -47,7 +106,7 @@ class PerceptionNode(LifecycleNode):
         for warning in unknown_names(n for n in self._parameter_overrides if not self.has_parameter(n)):
             self.get_logger().warning(warning)
         self._runtime: SegmentationRuntime | None = None
-        self._bond: Any = None  # `LifecycleBond` while active
+        self._heartbeat = Heartbeat(self)
         self._failure = ""
         self._levels: list[bytes] = []
         self._namesakes = 1
@@ -55,8 +114,7 @@ class PerceptionNode(LifecycleNode):
         self._diagnostic_logger = DiagnosticLogger(self.get_logger())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS.qos)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        # Steady time: a simulated clock may stand still, which must be reported.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        steady = Clock(clock_type=_STEADY)
         self.create_timer(_POLL_PERIOD_S, self._poll, clock=steady)
         self.create_timer(_REPORT_PERIOD_S, self._report, clock=steady)
 
@@ -72,9 +130,15 @@ class PerceptionNode(LifecycleNode):
         elif self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
-    def close(self) -> None:
-        """Stop the worker and free the device, in any state."""
-        self._break_bond()
+    def destroy_node(self) -> None:
+        """Release all resources, in any state of the lifecycle, and destroy the node."""
+        if hasattr(self, "_heartbeat"):  # rclpy also destroys a node whose construction failed
+            self._close()
+        super().destroy_node()
+
+    def _close(self) -> None:
+        """Stop heartbeats and worker, and free the device."""
+        self._heartbeat.stop()
         runtime, self._runtime = self._runtime, None
         if runtime is not None:
             runtime.close()
@@ -98,14 +162,13 @@ class PerceptionNode(LifecycleNode):
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe to the sensors, start the worker and bond with a lifecycle manager."""
+        """Subscribe to the sensors, start the worker and the heartbeats for a lifecycle manager."""
         result = super().on_activate(state)
         if self._runtime is None or result != SUCCESS:
             return FAILURE
         try:
             self._runtime.activate()
-            if LifecycleBond is not None:
-                self._bond = LifecycleBond(self)
+            self._heartbeat.start()
         except Exception as error:
             self.get_logger().error(f"activate failed: {format_error(error)}")
             self.on_deactivate(state)
@@ -114,31 +177,26 @@ class PerceptionNode(LifecycleNode):
         return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop the worker and keep the weights."""
-        self._break_bond()
+        """Stop heartbeats and worker, and keep the weights."""
+        self._heartbeat.stop()
         if self._runtime is not None:
             self._runtime.deactivate()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release all resources."""
-        self.close()
+        self._close()
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release all resources, from any state."""
-        self.close()
+        self._close()
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release all resources after a failed transition, so that configure can be repeated."""
-        self.close()
+        self._close()
         return SUCCESS
-
-    def _break_bond(self) -> None:
-        bond, self._bond = self._bond, None
-        if bond is not None:
-            bond.shutdown()
 
     # Parameters
 
@@ -184,11 +242,18 @@ class PerceptionNode(LifecycleNode):
             )
 
     def _swap_checkpoint(self, checkpoint: str) -> None:
-        """Load a changed checkpoint into a configured pipeline; do nothing before configure."""
+        """Load a changed checkpoint into a configured pipeline; do nothing before configure.
+
+        No other callback runs meanwhile. Heartbeats continue, since the lifecycle manager would reset the robot.
+        """
         if self._runtime is None or checkpoint == self.parameters.checkpoint:
             return
         try:
-            self._runtime.swap_checkpoint(checkpoint)
+            with ThreadPoolExecutor(1) as loader:
+                swap = loader.submit(self._runtime.swap_checkpoint, checkpoint)
+                while not wait((swap,), _HEARTBEAT_PERIOD_S).done:
+                    self._heartbeat.beat()
+            swap.result()
         except MlesamError as error:
             raise ConfigError(
                 f"checkpoint cannot be exchanged, the one in use stays: {error.message}",

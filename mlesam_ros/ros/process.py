@@ -54,8 +54,8 @@ def tune_malloc() -> None:
 def spin_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
     """Create a node and spin it until a signal or a shutdown.
 
-    If the node has a method `start()`, it is called before the first spin. If it has a method `close()`, it is called
-    at the end to join threads. SIGTERM and one or two SIGINTs, as sent by Ctrl-C under `ros2 launch`, end cleanly.
+    If the node has a method `start()`, it is called before the first spin. SIGTERM and one or two SIGINTs, as sent by
+    Ctrl-C under `ros2 launch`, end cleanly.
 
     Args:
         make_node: creates the node; called after `rclpy.init`.
@@ -115,11 +115,10 @@ def _fail(message: str) -> int:
 
 
 def _close(node: Node | None) -> None:
-    """Close and destroy the node and shut down rclpy; signals must not interrupt the joining of threads."""
+    """Destroy the node and shut down rclpy; signals must not interrupt the joining of threads."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if node is not None:
-        getattr(node, "close", _nothing)()
         node.destroy_node()
     rclpy.try_shutdown()
 
@@ -183,4 +182,4 @@ def exit_fast(code: int) -> NoReturn:
 
 
 def _nothing() -> None:
-    """Do nothing; default for nodes without `start` or `close`."""
+    """Do nothing; default for nodes without `start`."""

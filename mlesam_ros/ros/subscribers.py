@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import fields
 from difflib import SequenceMatcher
 from itertools import islice, pairwise
 from statistics import median
@@ -26,7 +25,7 @@ from mlesam_ros.bags.serialization import deserialize, header
 from mlesam_ros.config import AUTO, SensorParameters, frame_reader
 from mlesam_ros.errors import ConfigError, Problem, format_error
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_problem
-from mlesam_ros.ros.compat import SimpleFilter, message_class, subscribe, with_info
+from mlesam_ros.ros.compat import SimpleFilter, message_class, subscribe, take, with_info
 from mlesam_ros.ros.publishers import OUTPUTS, message_from
 from mlesam_ros.sync import BoundedCounter
 from mlesam_ros.types import CAMERA, EVENT, LIDAR, NANOSECONDS, DetectedProperty, Modality, SensorFrame
@@ -59,11 +58,6 @@ class StampedFrame(SensorFrame):
     """Frame with a header, as the caches and synchronizers of message_filters require it."""
 
     __slots__ = ()
-
-    @classmethod
-    def of(cls, frame: SensorFrame) -> StampedFrame:
-        """Copy a frame; the payload is shared."""
-        return cls(*(getattr(frame, field.name) for field in fields(SensorFrame)))
 
     @property
     def header(self) -> Header:
@@ -201,6 +195,7 @@ class SensorSubscriber(SimpleFilter):
 
     def _open(self, type_name: str, message: type) -> None:
         self._reader = frame_reader(self._sensor, self.modality, type_name, self._event_window)
+        self._reader.frame_type = StampedFrame
         keep = HistoryPolicy.KEEP_LAST
         qos = QoSProfile(history=keep, depth=self._depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         topic = self._sensor.topic
@@ -230,10 +225,9 @@ class SensorSubscriber(SimpleFilter):
     def _receive(self, raw: bytes, info: Mapping[str, Any]) -> None:
         """Read a message and all others in the queue, so that a busy executor does not cause an overflow."""
         self._read(raw, info)
-        subscription = self._subscription
         for _ in range(self._depth - 1):
-            taken = subscription and subscription.handle.take_message(subscription.msg_type, subscription.raw)
-            if not taken:
+            taken = take(self._subscription) if self._subscription is not None else None
+            if taken is None:
                 return
             self._read(*taken)
 
@@ -253,7 +247,7 @@ class SensorSubscriber(SimpleFilter):
         self._receipts[frame.time] = self._receive_time(info)
         if len(self._receipts) > _MAX_RECEIPTS:
             self._receipts.popitem(last=False)
-        frame = self._bind(StampedFrame.of(frame))
+        frame = self._bind(frame)
         self.frame_id = frame.frame_id
         self.signalMessage(frame)
 

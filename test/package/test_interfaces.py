@@ -10,10 +10,12 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 INTERFACES = Path(__file__).resolve().parents[2] / "mlesam_ros" / "interfaces"
 
-# REP-2016 hashes of the upstream definitions: ros-event-camera/event_camera_msgs, ros2/geometry2,
+# REP-2016 hashes of the upstream definitions: ros/bond_core, ros-event-camera/event_camera_msgs, ros2/geometry2,
 # ros-perception/vision_msgs; uzh-rpg/rpg_dvs_ros and prophesee-ai/prophesee_ros_wrapper with ROS 1's Header and time
 # read as std_msgs/Header and builtin_interfaces/Time.
 HASHES = {
+    "bond/msg/Constants": "347874ac7a49af69eb313fc911d72cd59152a5a157b6577cafad31ad43a8d63e",
+    "bond/msg/Status": "87eaccffa254ffffadc0b61600452e8251740f06c25659a2dbda4927fdb1f70a",
     "event_camera_msgs/msg/EventPacket": "d6fa176260b1f37e5a40845305315e150a0f18191241eb64f407442aa29844aa",
     "tf2_msgs/msg/TFMessage": "e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087",
     "vision_msgs/msg/LabelInfo": "3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783",

@@ -2,8 +2,9 @@
 """Each import has a package that brings it: in package.xml from ROS, in pyproject.toml and robot.txt from pip."""
 
 import ast
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -17,18 +18,30 @@ tomllib = pytest.importorskip("tomllib")  # from Python 3.11
 CHECKOUT = Path(__file__).resolve().parents[2]
 SPEAKERS = [*(CHECKOUT / "mlesam_ros/ros").rglob("*.py"), *(CHECKOUT / "launch").glob("*.py")]
 
-OTHERS = ("rclpy", "bondpy", "launch", "launch_ros", "message_filters", "ament_index_python", "cv_bridge", "tf2_ros")
+TYPE_NAME = re.compile(r"(\w+)/(?:msg|srv)/\w+")
+"""Name of a type that is imported at run time."""
 
 
-def imported() -> set[str]:
+def nodes(paths: Iterable[Path]) -> Iterator[ast.AST]:
+    for path in paths:
+        yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def imported(paths: Iterable[Path]) -> set[str]:
+    """Modules of others that these files import."""
     found = set()
-    for path in SPEAKERS:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found.update(alias.name.split(".")[0] for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                found.add(node.module.split(".")[0])
-    return {name for name in found if name.endswith(("_msgs", "_interfaces")) or name in OTHERS}
+    for node in nodes(paths):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found - {*sys.stdlib_module_names, "mlesam_ros", "mlesam_training", "compression"}  # Python 3.14
+
+
+def named(paths: Iterable[Path]) -> set[str]:
+    """Packages whose types these files name."""
+    texts = (node.value for node in nodes(paths) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return {name[1] for name in map(TYPE_NAME.fullmatch, texts) if name} - {"mlesam_ros"}
 
 
 def from_ros() -> set[str | None]:
@@ -36,8 +49,9 @@ def from_ros() -> set[str | None]:
     return {entry.text for tag in ("depend", "exec_depend") for entry in manifest.iter(tag)}
 
 
-def test_what_is_imported_is_declared():
-    assert {"rclpy", "sensor_msgs", "message_filters"} <= imported() <= from_ros()
+def test_what_is_imported_and_does_not_come_by_pip_is_declared():
+    used = {name for name in imported(SPEAKERS) if not brought(name) & declared()} | named(SPEAKERS)
+    assert {"rclpy", "launch_ros", "message_filters", "bond"} <= used <= from_ros()
 
 
 def test_pip_brings_a_rich_that_draws_our_progress_bars():
@@ -56,21 +70,22 @@ def requirements(lines: Iterable[str]) -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in found}
 
 
+def declared() -> set[str]:
+    """Distributions that pyproject.toml names, those of the extras included."""
+    return {*requirements([*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())])}
+
+
+def brought(module: str) -> set[str]:
+    """Installed distributions that have a module."""
+    return set(map(canonicalize_name, metadata.packages_distributions().get(module, ())))
+
+
 def test_what_is_imported_from_elsewhere_is_a_dependency():
-    names = metadata.packages_distributions()
-    used = set()
-    for path in [*(CHECKOUT / "mlesam_ros").rglob("*.py"), *(CHECKOUT / "training").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                used.update(alias.name.split(".")[0] for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                used.add(node.module.split(".")[0])
-    used -= {*sys.stdlib_module_names, *from_ros(), "mlesam_ros", "mlesam_training", "compression"}  # Python 3.14
-    brings = {name: set(map(canonicalize_name, names[name])) for name in used}
-    declared = requirements([*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]).keys()
-    assert {name for name, distributions in brings.items() if not distributions & declared} == set()
+    files = [*(CHECKOUT / "mlesam_ros").rglob("*.py"), *(CHECKOUT / "training").rglob("*.py")]
+    brings = {name: brought(name) for name in imported(files) - from_ros()}
+    assert {name for name, distributions in brings.items() if not distributions & declared()} == set()
     by_name = {"segment-anything", "tensorboard"}  # importlib; torch.utils.tensorboard
-    assert declared - set().union(*brings.values()) <= by_name | {"mlesam-ros", "open3d"}
+    assert declared() - set().union(*brings.values()) <= by_name | {"mlesam-ros", "open3d"}
 
 
 def test_robot_txt_is_what_rosdep_does_not_bring():

@@ -48,7 +48,6 @@ class Graph:
     def close(self) -> None:
         self.executor.shutdown()
         for node in self._nodes:
-            getattr(node, "close", lambda: None)()
             node.destroy_node()
         rclpy.try_shutdown(context=self.context)
         # A node and what it holds refer to each other. Until they are collected Jazzy keeps their participant, and

@@ -1,52 +1,137 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bond of an active node with nav2's lifecycle manager."""
+"""Heartbeats of an active node. Where bondpy is installed, it is the manager's end of the bond."""
+
+import threading
+import time
+from itertools import pairwise
 
 import pytest
 
 pytest.importorskip("rclpy")
-from mlesam_ros.ros import compat
+from bond.msg import Status
+from rclpy.parameter import Parameter
+from ros_graph import Graph
+
 from mlesam_ros.ros import node as node_module
 
-
-def test_node_is_bonded_while_it_is_active(graph, weights, monkeypatch):
-    """Whatever bondpy is: once per activation, broken before the next."""
-    bonds: list[str] = []
-
-    class Bond:
-        def __init__(self, node):
-            bonds.append(f"bonded {node.state}")
-
-        def shutdown(self):
-            bonds.append("broken")
-
-    monkeypatch.setattr(node_module, "LifecycleBond", Bond)
-    node = graph.perception_node({**weights, "autostart": False}, "bonded")
-    node.trigger_configure()
-    assert bonds == []
-    for _ in range(2):
-        node.trigger_activate()
-        node.trigger_deactivate()
-    node.trigger_activate()
-    node.close()
-    assert [entry.split()[0] for entry in bonds] == ["bonded", "broken"] * 3
+NAME = "bonded"
+"""The node's name here: the graph may still know a node of another test that had the default name."""
 
 
 @pytest.fixture
-def manager(graph):
-    """Bonds as nav2's lifecycle manager does: create_bond(node name), and waiting for half of bond_timeout."""
-    bondpy = pytest.importorskip("bondpy.bondpy", reason="bondpy is not installed")
-    bonds = []
+def manager():
+    """A graph that spins in a thread of its own, as another process does."""
+    made, ended = Graph(), threading.Event()
+    made.bonds = []
 
-    def bond(name: str):
-        made = bondpy.Bond(graph.node(f"manager{len(bonds)}"), "bond", name)
-        made.heartbeat_timeout, made.heartbeat_period = 4.0, 0.25
+    def spin() -> None:
+        while not ended.is_set():
+            made.executor.spin_once(timeout_sec=0.02)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    yield made
+    ended.set()
+    thread.join()
+    for bond in made.bonds:
+        bond.shutdown()
+    made.close()
+
+
+@pytest.fixture
+def heard(manager):
+    """Heartbeats, in the order of their arrival, each with the time."""
+    heartbeats: list[tuple[float, Status]] = []
+    node = manager.node("listener")
+    node.create_subscription(Status, "bond", lambda message: heartbeats.append((time.monotonic(), message)), 10)
+    return heartbeats
+
+
+@pytest.fixture
+def node(graph, weights):
+    """A configured node whose heartbeats are subscribed to."""
+    made = graph.perception_node({**weights, "autostart": False}, NAME)
+    made.trigger_configure()
+    return made
+
+
+def joined(graph, node) -> bool:
+    return graph.spin_until(lambda: node.count_subscribers("bond"), 10)
+
+
+def long_swap(monkeypatch, node, seconds):
+    """Exchange the checkpoint in a callback of the node that takes some seconds."""
+    monkeypatch.setattr(node._runtime, "swap_checkpoint", lambda checkpoint: time.sleep(seconds))
+    return node.set_parameters([Parameter("checkpoint", value="other")])[0]
+
+
+def test_heartbeats_last_from_activate_to_deactivate(graph, node, heard):
+    assert joined(graph, node)
+    graph.spin_for(0.6)
+    assert not heard
+    instances = set()
+    for _ in range(2):
+        heard.clear()
+        node.trigger_activate()
+        graph.spin_for(1.2)
+        node.trigger_deactivate()
+        assert graph.spin_until(lambda: heard and not heard[-1][1].active, 5)
+        graph.spin_for(0.6)
+        messages = [message for _, message in heard]
+        assert 4 <= len(messages) <= 7 and [m.active for m in messages] == [True] * (len(messages) - 1) + [False]
+        assert {(m.id, m.heartbeat_period, m.heartbeat_timeout) for m in messages} == {(NAME, 0.25, 4.0)}
+        instances |= {m.instance_id for m in messages}
+    assert len(instances) == 2, "one per activation, as bond_core requires"
+
+
+@pytest.mark.parametrize("end", ["trigger_shutdown", "destroy_node"])
+def test_last_message_of_a_node_breaks_the_bond(graph, node, heard, end):
+    assert joined(graph, node)
+    node.trigger_activate()
+    assert graph.spin_until(lambda: heard, 5)
+    if end == "destroy_node":
+        graph.executor.remove_node(node)
+        graph._nodes.remove(node)
+    getattr(node, end)()
+    assert graph.spin_until(lambda: not heard[-1][1].active, 5)
+    assert sum(not message.active for _, message in heard) == 1
+
+
+def test_heartbeats_go_on_while_a_checkpoint_is_loaded(graph, node, heard, monkeypatch):
+    assert joined(graph, node)
+    node.trigger_activate()
+    graph.spin_for(0.6)
+    assert long_swap(monkeypatch, node, 1.5).successful
+    graph.spin_for(0.6)
+    times = [arrived for arrived, _ in heard]
+    assert len(times) >= 9 and max(later - time for time, later in pairwise(times)) < 1
+    assert all(message.active for _, message in heard)
+
+
+def test_missing_package_is_named_once(graph, weights, monkeypatch, capfd):
+    monkeypatch.setattr(node_module, "message_class", lambda name: None)
+    node = graph.perception_node({**weights, "autostart": False}, NAME)
+    node.trigger_configure()
+    for _ in range(2):
+        node.trigger_activate()
+        assert node.state == "active" and not node.count_publishers("bond")
+        node.trigger_deactivate()
+    assert capfd.readouterr().err.count("package bond is not installed") == 1
+
+
+@pytest.fixture
+def bond(manager):
+    """Bonds as nav2's lifecycle manager does: id = name of the node, heartbeat timeout = bond_timeout."""
+    bondpy = pytest.importorskip("bondpy.bondpy", reason="bondpy is not installed")
+
+    def make():
+        made = bondpy.Bond(manager.node(f"manager{len(manager.bonds)}"), "bond", NAME)
+        made.heartbeat_timeout, made.heartbeat_period = 4.0, 0.1
         made.start()
-        bonds.append(made)
+        manager.bonds.append(made)
         return made
 
-    yield bond
-    for made in bonds:
-        made.shutdown()
+    return make
 
 
 def reaches(graph, bond, state: str) -> bool:
@@ -54,26 +139,31 @@ def reaches(graph, bond, state: str) -> bool:
     return graph.spin_until(lambda: bond.sm.getState().getName() == f"SM.{state}", 2.0)
 
 
-def test_nav2s_manager_finds_the_bond_and_its_end(graph, weights, manager):
-    assert compat.LifecycleBond is not None
-    node = graph.perception_node({**weights, "autostart": False}, "mlesam")
-    node.trigger_configure()
+def test_bond_with_nav2s_manager_lasts_from_activate_to_deactivate(graph, node, bond):
     for _ in range(2):
         node.trigger_activate()
-        bond = manager("mlesam")
-        assert reaches(graph, bond, "Alive")
+        made = bond()
+        assert reaches(graph, made, "Alive")
         graph.spin_for(5.0)
-        assert reaches(graph, bond, "Alive"), "heartbeats came within its timeout of 4 s"
+        assert reaches(graph, made, "Alive"), "heartbeats came within its timeout of 4 s"
         node.trigger_deactivate()
-        assert reaches(graph, bond, "Dead")
+        assert reaches(graph, made, "Dead")
 
 
-def test_a_dead_manager_leaves_the_node_active(graph, weights, manager):
-    node = graph.perception_node(weights, "mlesam")
-    node.start()
-    first = manager("mlesam")
+def test_bond_outlasts_the_exchange_of_a_checkpoint_but_not_a_blocked_executor(graph, node, bond, monkeypatch):
+    node.trigger_activate()
+    made = bond()
+    assert reaches(graph, made, "Alive")
+    assert long_swap(monkeypatch, node, 6.0).successful
+    assert reaches(graph, made, "Alive")
+    time.sleep(6.0)  # a callback that does not return
+    assert made.is_broken()
+
+
+def test_ended_manager_leaves_the_node_active(graph, node, bond):
+    node.trigger_activate()
+    first = bond()
     assert reaches(graph, first, "Alive")
-    first.is_shutdown = True  # it sends no heartbeat any more
-    first.node.destroy_subscription(first.sub)
-    graph.spin_for(5.0)
-    assert node.state == "active" and reaches(graph, node._bond, "Alive")
+    first.break_bond()
+    graph.spin_for(3.0)
+    assert node.state == "active" and reaches(graph, bond(), "Alive")

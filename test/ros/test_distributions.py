@@ -17,13 +17,15 @@ pytest.importorskip("rclpy")
 from node_process import CHECKOUT, NodeProcess
 from rclpy.subscription import Subscription
 from rclpy_rules import callbacks_get_the_message_alone
+from robot import TOPICS, Robot
 from std_msgs.msg import String
 from test_end_to_end import Drive
 
 from mlesam_ros.cli.common import configure_ros_env
+from mlesam_ros.config import SensorParameters
 from mlesam_ros.ros import middleware
-from mlesam_ros.ros.subscribers import RawSubscriber
-from mlesam_ros.types import MODALITIES
+from mlesam_ros.ros.subscribers import RawSubscriber, SensorSubscriber
+from mlesam_ros.types import LIDAR, MODALITIES
 
 RULES = str(Path(__file__).with_name("rclpy_rules.py"))
 # Humble's messages always check what is assigned to their fields; later ones do it on demand.
@@ -39,10 +41,14 @@ def test_node_makes_masks_and_doctor_examines_it_by_the_rules_of(distribution, g
         drive.until(lambda: len(drive.listener.masks_from(*MODALITIES)) >= 3)
         ages = [sensor.age for status in drive.listener.masks_from(*MODALITIES) for sensor in status.sensors]
         assert all(0 <= age < 5 for age in ages)
-        command = [sys.executable, RULES, distribution, "mlesam_ros.cli", "doctor", "--seconds", "2", "--json", "-"]
-        doctor = subprocess.Popen(command, env=ENVIRONMENT, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
-        drive.until(lambda: doctor.poll() is not None)
-        report = json.loads(doctor.stdout.read())
+        path = tmp_path / "report.json"
+        command = [sys.executable, RULES, distribution, "mlesam_ros.cli", "doctor", "--seconds", "2", "--json", path]
+        with subprocess.Popen(command, env=ENVIRONMENT, cwd=CHECKOUT) as doctor:
+            try:
+                drive.until(lambda: doctor.poll() is not None)
+            finally:
+                doctor.kill()
+        report = json.loads(path.read_text())
         assert set(report["sensors"]) == set(MODALITIES) and all(s["received"] for s in report["sensors"].values())
         assert "Traceback" not in node.log.read_text()
     finally:
@@ -63,6 +69,21 @@ def test_raw_subscriber_works_by_humbles_rule(graph, monkeypatch):
         subscriber.spin_for(0.5)
     ((topic, arrived, raw),) = got
     assert topic == "/words" and b"one" in raw and begin <= arrived <= time.time_ns()
+
+
+def test_receipt_times_of_a_queue_are_those_of_the_call_by_humbles_rule(graph, monkeypatch):
+    """The executor passes no time for the first message, and the transport's for the others are earlier than its."""
+    callbacks_get_the_message_alone(monkeypatch)
+    robot, node = Robot(graph.node("robot"), qos=100), graph.node("listener")
+    source = SensorSubscriber(node, LIDAR, SensorParameters(topic=TOPICS[LIDAR]))
+    assert graph.spin_until(lambda: source.poll() or (source.type_name and source.publishers))
+    graph.spin_for(0.3)
+    stamps = [robot.sense((LIDAR,)) for _ in range(5)]
+    time.sleep(0.3)
+    begin = time.time_ns()
+    assert graph.spin_until(lambda: source.received)
+    times = [source.received_at(stamp) for stamp in stamps]
+    assert source.received == 5 and begin <= times[0] and times == sorted(times)
 
 
 @pytest.mark.parametrize(

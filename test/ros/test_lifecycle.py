@@ -115,6 +115,18 @@ def test_available_transitions_succeed(graph, node):
     assert node.trigger_shutdown() and node.state == "finalized" and workers() == 0
 
 
+def test_destroyed_node_leaves_no_thread_and_no_model(graph, weights):
+    node = graph.perception_node(weights, "destroyed")
+    node.start()
+    model = weakref.ref(node._runtime._pipeline._model)
+    assert workers() == 1
+    graph.executor.remove_node(node)
+    graph._nodes.remove(node)
+    node.destroy_node()
+    gc.collect()
+    assert workers() == 0 and model() is None and not list(node.publishers)
+
+
 def test_lack_of_memory_names_the_need_and_configure_can_be_repeated(graph, node, monkeypatch):
     listener = Listener(graph.node("listener"))
     with monkeypatch.context() as patch:

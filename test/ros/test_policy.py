@@ -9,7 +9,6 @@ pytest.importorskip("rclpy")
 from robot import Robot
 
 from mlesam_ros.resources import resource_path
-from mlesam_ros.ros.compat import LifecycleBond
 
 POLICY = "config/sros2/mlesam.policy.xml"
 OWN = "policed"
@@ -59,9 +58,6 @@ def test_policy_matches_the_graph_of_the_node(graph, weights):
     }
     wanted = allowed()
     wanted["subscribe"].remove("/clock")  # heard with use_sim_time alone
-    if LifecycleBond is None:
-        for verb in ("publish", "subscribe"):
-            wanted[verb].remove("/bond")
     for verb, ask in asks.items():
         graph.spin_until(lambda ask=ask, verb=verb: told(ask) == wanted[verb], 20)
         assert told(ask) == wanted[verb], verb

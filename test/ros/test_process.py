@@ -30,10 +30,11 @@ class Busy(Node):
         self.create_subscription(__import__("std_msgs.msg").msg.String, "words", print, 1)
     def start(self):
         print("ready", flush=True)
-    def close(self):
+    def destroy_node(self):
         self.stopping.set()
         self.thread.join()
         print("joined", flush=True)
+        super().destroy_node()
 
 exit_fast(spin_node(Busy))
 """
