@@ -10,6 +10,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -50,7 +51,9 @@ MASK_TOPICS = {
         "mono8: class id per pixel, 255 if unlabeled; stamp and frame of the camera, size of the camera or of the "
         "network (`labels_resolution`).",
     ),
-    "camera_info": InterfaceSpec(CAMERA_INFO, "Intrinsics of `labels`: those of the camera, scaled to its size."),
+    "camera_info": InterfaceSpec(
+        CAMERA_INFO, "Intrinsics of the images below the node's name: those of the camera, scaled to their size."
+    ),
     "confidence": InterfaceSpec(IMAGE, "mono8: probability of that class times 255."),
     "overlay": InterfaceSpec(IMAGE, "rgb8: colors of the classes on the camera image, for display."),
     "overlay/compressed": InterfaceSpec(COMPRESSED_IMAGE, "`overlay` as a JPEG, for slow networks."),
@@ -127,6 +130,9 @@ def mask_messages(
 ) -> dict[str, Callable[[], Fields]]:
     """Prepare the messages of one mask; each is computed when its function is called.
 
+    All images have the size of the mask, since image_transport and RViz take `camera_info` for that of every image
+    topic beside it.
+
     Args:
         segmentation: the mask.
         frame_set: the frames that contributed to it.
@@ -139,7 +145,7 @@ def mask_messages(
         absent.
     """
     stamp, frame_id, labels = segmentation.stamp, segmentation.frame_id, segmentation.labels
-    rgb = cache(lambda: camera_rgb(frame_set))
+    rgb = cache(lambda: _resize(camera_rgb(frame_set), labels.shape))
     blended = cache(lambda: overlay(rgb(), labels, space, alpha))
     makers: dict[str, Callable[[], Fields]] = {
         "labels": lambda: pixels(stamp, frame_id, labels, "mono8"),
@@ -150,9 +156,8 @@ def mask_messages(
     }
     lidar = frame_set.frames.get(LIDAR)
     if lidar is not None and isinstance(cloud := lidar.payload, PointCloud):
-        size = rig.camera.height, rig.camera.width
         makers["projected_lidar"] = lambda: pixels(
-            stamp, frame_id, projected_cloud(rgb(), lidar, rig, size, segmentation.placements[LIDAR]), "rgb8"
+            stamp, frame_id, projected_cloud(rgb(), lidar, rig, labels.shape, segmentation.placements[LIDAR]), "rgb8"
         )
         makers["semantic_points"] = lambda: point_cloud(
             lidar.stamp, lidar.frame_id, labeled_cloud(cloud, segmentation, rig, space, lidar)
@@ -166,6 +171,13 @@ def camera_rgb(frame_set: FrameSet) -> npt.NDArray[np.uint8] | None:
     if frame is None or not isinstance(frame.payload, RawImage | CompressedImage):
         return None
     return to_rgb(frame.payload)
+
+
+def _resize(rgb: npt.NDArray[np.uint8] | None, size: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
+    """(H, W, 3) at a size (h, w); the image itself where it has that size."""
+    if rgb is None or rgb.shape[:2] == size:
+        return rgb
+    return np.asarray(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def label_space(space: LabelSpace, stamp: int) -> Fields:

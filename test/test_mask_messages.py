@@ -10,9 +10,10 @@ from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bags.writer import build
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.mask_messages import MaskReport, MaskTimes, mask_messages, status
-from mlesam_ros.types import CAMERA, LIDAR, FrameSet, PointCloud, Segmentation, SensorFrame
+from mlesam_ros.types import CAMERA, LIDAR, FrameSet, PointCloud, RawImage, Segmentation, SensorFrame
 
 COUNTS = {"received": 9, "used": 3, "superseded": 2, "late": 1, "unmatched": 1, "refused": 2}
 CLOUD = PointCloud(np.zeros(0, [("x", "f4")]))
@@ -87,13 +88,18 @@ def test_offline_status_has_no_ages_and_no_publish_latency(make):
 
 
 @pytest.mark.parametrize("divided_by", [1, 2], ids=["camera", "network"])
-def test_camera_info_belongs_to_the_labels(divided_by):
-    """A point of the world falls on the same place of the mask, whatever its resolution."""
+def test_camera_info_belongs_to_every_image_beside_it(divided_by):
+    """A point of the world falls on the same place of the images, whatever their resolution."""
     k = np.array([[30.0, 0, 31.5], [0, 30.0, 23.5], [0, 0, 1]])
     camera = CameraModel(64, 48, k, np.array([0.1, -0.05, 0.0, 0.0, 0.0]))
     labels = np.zeros((48 // divided_by, 64 // divided_by), np.uint8)
-    mask = Segmentation(STAMP, "front", labels, labels, {}, (LIDAR,))
-    frame_set = FrameSet(STAMP, LIDAR, {}, {})
+    placements = {LIDAR: Transform.identity()}
+    mask = Segmentation(STAMP, "front", labels, labels, {}, (LIDAR,), placements=placements)
+    seen = np.full((48, 64, 3), 100, np.uint8)
+    image = RawImage(48, 64, "rgb8", 192, seen.reshape(-1))
+    cloud = PointCloud(np.array([(0.3, -0.2, 1.0)], [("x", "f4"), ("y", "f4"), ("z", "f4")]))
+    frames = {CAMERA: SensorFrame(CAMERA, STAMP, "front", image), LIDAR: SensorFrame(LIDAR, STAMP, "front", cloud)}
+    frame_set = FrameSet(STAMP, LIDAR, frames, {})
     made = mask_messages(mask, frame_set, Rig("front", {"front": camera}), load_label_space("deliver"), 0.5)
     info = build(typestore(), "sensor_msgs/msg/CameraInfo", made["camera_info"]())
     assert (info.height, info.width, info.header.frame_id) == (*labels.shape, "front")
@@ -101,3 +107,7 @@ def test_camera_info_belongs_to_the_labels(divided_by):
     point = np.array([[0.3, -0.2, 1.0]])
     pixel = (camera.project(point)[0] + 0.5) / divided_by - 0.5
     np.testing.assert_allclose(CameraModel.from_info(info).project(point)[0], pixel, atol=1e-9)
+    images = {name: made[name]() for name in ("labels", "confidence", "overlay", "projected_lidar")}
+    assert {(entry["height"], entry["width"]) for entry in images.values()} == {labels.shape}
+    drawn = images["projected_lidar"]["data"].reshape(*labels.shape, 3)
+    assert np.argwhere((drawn != 100).any(-1)).tolist() == [pixel[0, ::-1].round().tolist()]

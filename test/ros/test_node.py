@@ -277,6 +277,7 @@ def test_labels_resolution_network(graph, start, robot, listener):
     sizes = lambda: [(m.height, m.width) for m in listener.got["labels"]]  # noqa: E731
     assert not node.set_parameters(overrides(labels_resolution="netwrok"))[0].successful
     assert node.set_parameters(overrides(labels_resolution="network"))[0].successful
+    beside = ("confidence", "overlay", "projected_lidar", "camera_info")
     for expected in (size, (HEIGHT, WIDTH)):
         drive(graph, robot, lambda: sizes()[-1] == expected)  # noqa: B023
         last = listener.got["labels"][-1]
@@ -285,10 +286,10 @@ def test_labels_resolution_network(graph, start, robot, listener):
             expected[0] * expected[1],
             CAMERA_FRAME,
         )
-        for name in ("overlay", "projected_lidar", "semantic_points"):
+        for name in (*beside, "semantic_points"):
             listener.got[name].clear()
-        drive(graph, robot, lambda: all(listener.got[n] for n in ("overlay", "projected_lidar", "semantic_points")))
-        assert (listener.got["overlay"][-1].height, listener.got["overlay"][-1].width) == (HEIGHT, WIDTH)
+        drive(graph, robot, lambda: all(listener.got[name] for name in (*beside, "semantic_points")))
+        assert {(listener.got[name][-1].height, listener.got[name][-1].width) for name in beside} == {expected}
         node.set_parameters(overrides(labels_resolution="camera"))
 
 
