@@ -4,9 +4,12 @@
 ros2 launch mlesam_ros perception.launch.py --show-args
 """
 
+import json
 import sys
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
@@ -14,8 +17,10 @@ from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.files import expand_path
+from mlesam_ros.parameter_file import FLAGS, parse_scalar, read_parameter_file
 from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.middleware import transport_environment
+from mlesam_ros.types import NODE
 
 # Launch argument → parameter. An empty argument leaves the parameter to params_file.
 OVERRIDES = {
@@ -44,15 +49,15 @@ REMAPPINGS = [("/tf", "tf"), ("/tf_static", "tf_static")]
 
 def arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments."""
-    flag = {"choices": ["true", "false", "True", "False"]}
-    optional_flag = {"default_value": "", "choices": ["", *flag["choices"]]}
+    flag = {"choices": FLAGS}
+    optional_flag = {"default_value": "", "choices": ["", *FLAGS]}
     levels = ["debug", "info", "warn", "error", "fatal"]
     return [
         DeclareLaunchArgument(
             "namespace",
             default_value="",
             description="Namespace of the node, its relative topics and TF: left gives /left/mlesam, "
-            "/left/camera/image_raw and /left/tf.",
+            "/left/camera/image_raw and /left/tf. One that a file around this one has pushed is not applied again.",
         ),
         DeclareLaunchArgument(
             "global_tf",
@@ -75,8 +80,9 @@ def arguments() -> list[DeclareLaunchArgument]:
         ),
         DeclareLaunchArgument(
             "autostart",
-            description="Configure and activate at start; false: leave that to a lifecycle manager. Empty: autostart "
-            "of params_file, else of a SetParameter around this file, else true.",
+            description="Configure and activate at start; false: leave that to a lifecycle manager. Empty, or set by "
+            "another file than params_file: autostart of params_file. Else that of a SetParameter around this file, "
+            "else true.",
             **optional_flag,
         ),
         DeclareLaunchArgument(
@@ -128,20 +134,47 @@ def overriding(name: str, description: str, **options: list[str]) -> DeclareLaun
     return DeclareLaunchArgument(name, default_value="", description=description + kept, **options)
 
 
-def misspelled(context: LaunchContext) -> list[LogInfo]:
-    """Return a log entry for each undeclared argument similar to a declared one; `ros2 launch` ignores it silently.
+def command_line(context: LaunchContext) -> list[str]:
+    """Return the names of the arguments on a command line that starts a file of this folder; none for other ones.
 
-    Only for arguments of a command line that starts a file of this folder. The context does not tell the arguments of
-    an include from those of the files around it.
+    The context does not tell the arguments of an include from those of the files around it.
     """
     files = {str(path) for path in Path(__file__).resolve().parent.glob("*.launch.py")}
     ours = any(word == "mlesam_ros" or str(Path(word).resolve()) in files for word in sys.argv)
-    given = context.argv if ours else []
-    names = [name for name, assigned, _ in (word.partition(":=") for word in given) if assigned]
+    words = (word.partition(":=") for word in context.argv) if ours else ()
+    return [name for name, assigned, _ in words if assigned]
+
+
+def misspelled(context: LaunchContext) -> list[LogInfo]:
+    """Return a log entry for each undeclared argument similar to a declared one; `ros2 launch` ignores it silently."""
     known = [argument.name for argument in arguments()]
-    near = {name: get_close_matches(name, known, 1, 0.8) for name in names if name not in known}
+    near = {name: get_close_matches(name, known, 1, 0.8) for name in command_line(context) if name not in known}
     words = "argument {} does not exist and has no effect; did you mean {}?"
     return [LogInfo(msg=words.format(name, found[0])) for name, found in near.items() if found]
+
+
+def absolute_namespace(context: LaunchContext) -> str:
+    """Return the namespace of the node: the one that files around this one have pushed, and the argument.
+
+    nav2's bring-up pushes its argument `namespace`, and launch passes the arguments of a file to its includes. So an
+    argument that ends the pushed namespace is not applied again.
+    """
+    given = str(LaunchConfiguration("namespace").perform(context))
+    pushed = context.launch_configurations.get("ros_namespace", "").rstrip("/")
+    if given.startswith("/"):
+        return given
+    return (pushed if not given or pushed.endswith(f"/{given}") else f"{pushed}/{given}") or "/"
+
+
+def overriding_file(values: dict[str, Any]) -> str:
+    """Write a parameter file that takes precedence over all others, and return its path.
+
+    rcl applies the sections that match a node in the order in which their names first appear. So this one has a name
+    that no other file has; launch_ros would take that of the node.
+    """
+    with NamedTemporaryFile("w", prefix="mlesam_arguments_", suffix=".yaml", delete=False) as file:
+        json.dump({"/**/*": {"ros__parameters": values}}, file)  # YAML, with quotes around every string
+    return file.name
 
 
 def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Node]:
@@ -154,47 +187,46 @@ def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Nod
         value = str(LaunchConfiguration(name).perform(context))
         return str(expand_path(value)) if value and name in FILES else value  # the shell does not expand ~ after :=
 
-    def is_true(name: str) -> bool:
-        return given(name).lower() == "true"
-
-    file = given("params_file")
+    file, namespace = given("params_file"), absolute_namespace(context)
     if file and not Path(file).is_file():  # launch_ros only warns and starts the node with defaults
         raise RuntimeError(f"params_file:={file} is not a file; leave it out, or see config/params")
+    in_file = read_parameter_file(file, namespace.rstrip("/") + NODE)[0] if file else {}
 
-    overrides: dict[str, str | bool] = {p: given(name) for name, p in OVERRIDES.items() if given(name)}
-    overrides |= {name: is_true(name) for name in OVERRIDING_FLAGS if given(name)}
-    parameters = [source for source in (file, overrides) if source]
-    remappings = [] if is_true("global_tf") else REMAPPINGS
+    overrides: dict[str, Any] = {p: given(name) for name, p in OVERRIDES.items() if given(name)}
+    overrides |= {name: parse_scalar(given(name)) for name in OVERRIDING_FLAGS if given(name)}
+    if "autostart" in in_file and "autostart" not in command_line(context):  # it may be that of nav2's bring-up
+        overrides.pop("autostart", None)
+    parameters = [source for source in (file, overrides and overriding_file(overrides)) if source]
+    remappings = [] if parse_scalar(given("global_tf")) else REMAPPINGS
     transport = transport_environment(dict(context.environment))
+    time = {name: value for name, value in {**in_file, **overrides}.items() if name == "use_sim_time"}
     return [
         *misspelled(context),
         *(SetEnvironmentVariable(name, value) for name, value in transport.items()),
-        *([rviz(given("namespace"), given("rviz_frame"), parameters, remappings)] if is_true("rviz") else []),
+        *([rviz(namespace, given("rviz_frame"), time, remappings)] if parse_scalar(given("rviz")) else []),
         Node(
             package="mlesam_ros",
             executable="perception_node",
-            name="mlesam",
-            namespace=given("namespace"),
+            name=NODE[1:],
+            namespace=namespace,
             parameters=parameters,
             remappings=remappings,
             arguments=["--ros-args", "--log-level", given("log_level")],
-            respawn=is_true("respawn"),
+            respawn=parse_scalar(given("respawn")),
             respawn_delay=2.0,
             output="screen",
         ),
     ]
 
 
-def rviz(
-    namespace: str, frame: str, parameters: list[str | dict[str, str | bool]], remappings: list[tuple[str, str]]
-) -> Node:
-    """Return RViz with a configuration that shows all outputs. Of the node's parameters it uses `use_sim_time`."""
+def rviz(namespace: str, frame: str, time: dict[str, bool], remappings: list[tuple[str, str]]) -> Node:
+    """Return RViz with a configuration that shows all outputs, and the node's `use_sim_time` if it is given."""
     return Node(
         package="rviz2",
         executable="rviz2",
         namespace=namespace,
         arguments=["-d", str(resource_path("config/rviz/perception.rviz")), *(["-f", frame] if frame else [])],
-        parameters=parameters,
+        parameters=[time] if time else [],
         remappings=remappings,
         output="screen",
     )

@@ -24,6 +24,7 @@ from launch_ros.substitutions import ExecutableInPackage
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.bags.reader import read_metadata
 from mlesam_ros.files import PARENT_VARIABLE, expand_path
+from mlesam_ros.parameter_file import FLAGS, parse_scalar
 from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.middleware import localhost_environment
 
@@ -33,7 +34,7 @@ MAX_WAIT_S = "60"  # maximum seconds that `mlesam play` waits for the node to su
 
 def arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments. Those of perception.launch.py are accepted as well and passed on."""
-    flag = {"choices": ["true", "false", "True", "False"]}
+    flag = {"choices": FLAGS}
     return [
         DeclareLaunchArgument("bag", description="Recording: a rosbag2 folder, or a .mcap or .db3 file."),
         DeclareLaunchArgument("rate", default_value="1.0", description="Speed, above 0; 1.0 is real time."),
@@ -75,13 +76,8 @@ def check_arguments(context: LaunchContext) -> None:
         raise RuntimeError(f"bag:={bag} does not exist; give a rosbag2 folder, or a .mcap or .db3 file")
     if not is_positive_number(rate):
         raise RuntimeError(f"rate:={rate} is not a positive number; give one, such as 0.5")
-    if given["player"] == "rosbag2" and not is_true(given["clock"]):
+    if given["player"] == "rosbag2" and not parse_scalar(given["clock"]):
         raise RuntimeError("player:=rosbag2 keeps the recorded stamps; set clock:=true or player:=mlesam")
-
-
-def is_true(flag: str) -> bool:
-    """Whether a flag is set."""
-    return flag.lower() == "true"
 
 
 def values(context: LaunchContext) -> dict[str, str]:
@@ -98,13 +94,13 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
     """Return the player, whose exit shuts down the launch."""
     given, bag = values(context), recording(context)
     whole = not read_metadata(bag).fault  # rosbag2 requires valid metadata
-    rosbag2 = is_true(given["clock"]) and find_spec("ros2bag") is not None and whole
-    flags = ["--rate", given["rate"], *(["--loop"] if is_true(given["loop"]) else [])]
+    rosbag2 = parse_scalar(given["clock"]) and find_spec("ros2bag") is not None and whole
+    flags = ["--rate", given["rate"], *(["--loop"] if parse_scalar(given["loop"]) else [])]
     if given["player"] == "rosbag2" or (given["player"] == "auto" and rosbag2):
         latched = ["--qos-profile-overrides-path", str(resource_path("config/replay_qos.yaml"))]
         command = ["ros2", "bag", "play", str(bag), "--clock", CLOCK_RATE, *flags, *latched]
     else:
-        flags += ["--wait", MAX_WAIT_S, *(["--clock"] if is_true(given["clock"]) else [])]
+        flags += ["--wait", MAX_WAIT_S, *(["--clock"] if parse_scalar(given["clock"]) else [])]
         command = [ExecutableInPackage("mlesam", "mlesam_ros"), "play", str(bag), *flags]
     return [
         ExecuteProcess(

@@ -225,6 +225,9 @@ _RULE = re.compile(rf"(?:({_TOKEN}):)?({_PART}(?:\.{_PART})*):=(.*)", re.DOTALL)
 _EXAMPLE = "Write NAME:=VALUE, such as lidar.offset:=0.05."
 _LAYOUT = f"Write the node's name or /**, below it {_PARAMETERS}, and below that the parameters."
 
+FLAGS = ["true", "false", "True", "False"]
+"""Accepted values of launch arguments that are flags: as in YAML, and as nav2's launch files write them."""
+
 _TRUE = frozenset(("Y", "y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"))
 _FALSE = frozenset(("N", "n", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"))
 _INTEGER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
