@@ -7,6 +7,8 @@
 # make soak    the node for an hour beside ten readings a second of each sensor, watched (MINUTES=... for less,
 #              PAGE=docs/reliability.md to put the table there)
 # make fuzz    100,000 damaged messages and files at every reader (CASES=... for more, SEED=... for others)
+# make oracles   the tests that compare with launch, bondpy, message_filters and sensor_msgs_py, which have no wheels: their
+#              sources are fetched by git                 (ARGS="--only kilted", ARGS="--from ..." for a mirror)
 # make coverage  the tests, then a table of the lines that they did not run
 # make package   a wheel, checked; from it alone, in an empty environment, the node on a played bag, and the demo
 # make lock    write down versions and hashes of what requirements/ leads to       (UPGRADE=1 for newer versions)
@@ -55,7 +57,7 @@ say = @printf '==> %s\n' '$(1)'
 
 # One thing after the other, whatever -j says: the last line of a test run is pytest's.
 .NOTPARALLEL:
-.PHONY: run test pytest coverage faults fuzz soak package setup lint lock clean distclean
+.PHONY: run test pytest oracles coverage faults fuzz soak package setup lint lock clean distclean
 
 run: setup
 	@$(BIN)/mlesam demo $(ARGS)
@@ -70,6 +72,9 @@ pytest: setup
 
 coverage: setup
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term-missing:skip-covered $(ARGS) $(TESTS)
+
+oracles: setup
+	@$(BIN)/python tools/oracles.py $(ARGS)
 
 fuzz: setup
 	$(call say,$(CASES) damaged messages and files of seed $(SEED): the table below is in build/fuzz, too)
