@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs the Debian packages that the wheels lean on, where they are missing; says what to do where it may not.
-# With the word "browser" it also installs the one that the tests look at reports with; without one those are skipped.
+# Installs missing Debian packages that the wheels and the build require; without the permission it prints the command.
+# With the argument "browser" it also installs the browser of the report's tests, which are skipped without one.
 set -eu
 
 missing=""
-need() {  # need <package> <command that succeeds when it is there>
+need() {  # need <package> <command that succeeds if it is installed>
   package=$1; shift
   "$@" >/dev/null 2>&1 || missing="$missing $package"
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the wheel alone, in an empty environment: `python tools/fresh_install.py --page docs/install.md`.
+"""Test of the wheel in a new environment: `python tools/fresh_install.py --page docs/install.md`.
 
-Builds the wheel, checks it, installs it with each extra into a new virtual environment that has ROS 2 from wheels, and
-runs the node on a played bag without extras, and the demo with `sim`. Seconds include what pip has to download.
+Builds and checks the wheel, installs it and then each extra into a virtual environment with ROS 2 from wheels, and runs
+the node on a played bag without extras, and the demo with `sim`. The times include downloads.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ print(f"{{len(masks)}} masks of {{masks[0].width}}x{{masks[0].height}} pixels wi
 """
 PIP = ("-m", "pip", "-qq", "--no-input", "--disable-pip-version-check")
 Row = tuple[str, float, float]
-"""What was done, seconds, megabytes on disk that it added."""
+"""Step, its duration in seconds, and the megabytes that it added to the disk."""
 
 
 class FreshEnvironment:
-    """A virtual environment with its size and the time of each step.
+    """A new virtual environment, and the duration and size of each step in it.
 
     Args:
-        folder: where it is created.
+        folder: folder of the environment.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,16 +55,16 @@ class FreshEnvironment:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
 
     def command(self, *words: object) -> list[str]:
-        """The command line of its Python."""
+        """Return a command line of its Python."""
         return [str(self.folder / "bin" / "python"), *map(str, words)]
 
     def run(self, *words: object) -> str:
-        """Run its Python; returns what it prints."""
+        """Run its Python and return the standard output."""
         done = subprocess.run(self.command(*words), text=True, stdout=subprocess.PIPE, check=True, cwd=self.folder)
         return done.stdout
 
     def install(self, what: str, *words: object) -> None:
-        """Install something with pip and note seconds and megabytes."""
+        """Install with pip, and append a row to the table."""
         start, before = time.monotonic(), size_of(self.folder)
         self.run(*PIP, "install", *words)
         row = (what, time.monotonic() - start, size_of(self.folder) - before)
@@ -73,13 +73,13 @@ class FreshEnvironment:
 
 
 def size_of(folder: Path) -> float:
-    """Megabytes of the files below a folder, without compiled modules."""
+    """Return the size of the files below a folder in megabytes, without compiled modules."""
     files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and path.suffix != ".pyc")
     return sum(path.stat().st_size for path in files) / 1e6
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build the wheel as anybody would, in isolation, and check it."""
+    """Build the wheel in an isolated environment, and check it with twine and check-wheel-contents."""
     subprocess.run([sys.executable, *PIP, "wheel", "--no-deps", "-w", folder, CHECKOUT], check=True)
     (wheel,) = folder.glob("*.whl")
     subprocess.run([HERE / "twine", "check", "--strict", wheel], check=True)
@@ -88,7 +88,7 @@ def build_wheel(folder: Path) -> Path:
 
 
 def play_to_node(fresh: FreshEnvironment, bag: Path) -> str:
-    """Play a bag to the node; returns how many masks came."""
+    """Play a bag to the node, and return the number of masks as a sentence."""
     node = subprocess.Popen(fresh.command("-m", "mlesam_ros.cli", "node"), cwd=fresh.folder)
     words = ("-m", "mlesam_ros.cli", "play", bag, "--loop", "--wait", 60)
     player = subprocess.Popen(fresh.command(*words), cwd=fresh.folder)
@@ -106,7 +106,7 @@ def play_to_node(fresh: FreshEnvironment, bag: Path) -> str:
 
 
 def refused(fresh: FreshEnvironment) -> str:
-    """The sentence of a command whose extra is not installed."""
+    """Return the error of a command whose extra is not installed."""
     command = fresh.command("-m", "mlesam_ros.cli", "demo", "--headless")
     done = subprocess.run(command, cwd=fresh.folder, text=True, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 2 and "pip install" in done.stderr and done.stderr.count("\n") == 1, done.stderr
@@ -117,8 +117,8 @@ def main() -> None:
     """Build, check, install and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ros", default="kilted", help="ROS distribution of the wheels")
-    parser.add_argument("--page", type=Path, help="where the table goes between its markers")
-    parser.add_argument("--json", type=Path, help="where seconds and megabytes go")
+    parser.add_argument("--page", type=Path, help="page in which to replace the table")
+    parser.add_argument("--json", type=Path, help="file for the table as JSON")
     given = parser.parse_args()
     for name in ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH", "PYTHONPATH"):  # of this process's environment
         os.environ.pop(name, None)
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def report(rows: list[Row], given: argparse.Namespace) -> None:
-    """Write the rows where the options say."""
+    """Write the rows to the page and the JSON file, if given."""
     if given.json:
         names = ("what", "seconds", "megabytes")
         given.json.write_text(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1))

@@ -5,7 +5,8 @@ import errno
 import os
 import re
 import shutil
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,6 +48,16 @@ def server():
 def get(server):
     """Download from the server as from a mirror."""
     return lambda: download(PUBLISHED[NAME], server.url)
+
+
+def script(server):
+    """Source of a process that downloads the file."""
+    return (
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parents[i]) for i in (1, 2)]}\n"
+        "from weights_server import small_row\n"
+        "from mlesam_ros.model.weights import download\n"
+        f"download(small_row(), {server.url!r})\n"
+    )
 
 
 def left(folder):
@@ -182,15 +193,17 @@ class TestDownload:
 
     def test_second_process_is_refused_meanwhile(self, get, server, folder):
         server.go_on.clear()
-        first = threading.Thread(target=get)
-        first.start()
-        end = time.monotonic() + 30
-        while not server.asked:
-            assert first.is_alive() and time.monotonic() < end
-        with pytest.raises(FileError, match="is in use by another download run, process"):
-            get()
-        server.go_on.set()
-        first.join()
+        with subprocess.Popen([sys.executable, "-c", script(server)]) as first:
+            try:
+                end = time.monotonic() + 30
+                while not server.asked:
+                    assert first.poll() is None and time.monotonic() < end
+                    time.sleep(0.01)
+                with pytest.raises(FileError, match=rf"is in use by another download run, process {first.pid}\b"):
+                    get()
+            finally:
+                server.go_on.set()
+        assert first.returncode == 0
         assert (folder / FILE).read_bytes() == CONTENT and len(server.asked) == 1
 
     def test_unwritable_folder(self, get, folder):
@@ -201,15 +214,8 @@ class TestDownload:
     @pytest.mark.parametrize(("noticed", "partial"), [("before", ""), ("while writing", f" {FILE}.download/{FILE}")])
     def test_full_disk(self, server, folder, noticed, partial):
         folder.mkdir()
-        script = (
-            "import shutil, sys\n"
-            f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-            "from weights_server import small_row\n"
-            "from mlesam_ros.model.weights import download\n"
-            f"if {noticed == 'while writing'}: shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1, 1, 10**9)\n"
-            f"download(small_row(), {server.url!r})\n"
-        )
-        done = run_on_a_small_disk(folder, 200, "-c", script)
+        free = "import shutil; shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1, 1, 10**9)\n"
+        done = run_on_a_small_disk(folder, 200, "-c", (free if noticed == "while writing" else "") + script(server))
         assert re.search(rf"FileError: .*{FILE} needs .* are free", done.stderr), done.stderr
         assert "Free disk space and repeat the command" in done.stderr
         assert done.stdout.splitlines()[-1] == f"left:{partial}"
