@@ -80,9 +80,9 @@ def arguments() -> list[DeclareLaunchArgument]:
         ),
         DeclareLaunchArgument(
             "autostart",
-            description="Configure and activate at start; false: leave that to a lifecycle manager. Empty, or set by "
-            "another file than params_file: autostart of params_file. Else that of a SetParameter around this file, "
-            "else true.",
+            description="Configure and activate at start; false: leave that to a lifecycle manager. Empty: autostart "
+            "of params_file, else of a SetParameter around this file, else true. In an include, autostart of "
+            "params_file takes precedence.",
             **optional_flag,
         ),
         DeclareLaunchArgument(

@@ -107,7 +107,7 @@ def published() -> str:
     """Topics that the node publishes."""
     topics = {**{f"~/{name}": output for name, output in OUTPUTS.items()}, "/diagnostics": DIAGNOSTICS}
     return table(
-        ("topic", "type", "published", "computed", "QoS", "what it says"),
+        ("topic", "type", "published", "computed", "QoS", "content"),
         [(f"`{name}`", _short(o.type_name), o.rate, o.when, _qos(o), o.meaning) for name, o in topics.items()],
     )
 
@@ -151,7 +151,7 @@ def parameters() -> str:
 def services() -> str:
     """Services of the node."""
     rows = [(f"`~/{name}`", _short(service.type_name), service.meaning) for name, service in SERVICES.items()]
-    return table(("service", "type", "what it does"), rows)
+    return table(("service", "type", "effect"), rows)
 
 
 def messages(templates: Mapping[Any, DiagnosticTemplate]) -> str:

@@ -313,7 +313,7 @@ class SegmentationRuntime:
         self._pipeline.close()
 
     def swap_checkpoint(self, checkpoint: str) -> None:
-        """Use another checkpoint from the next set on; masks are still made while it is loaded.
+        """Use another checkpoint from the next set on. The worker continues while it is loaded.
 
         Raises:
             MlesamError: the checkpoint does not match the configured pipeline; the current one stays in use.

@@ -72,6 +72,7 @@ def parameters_of(command: list[str]) -> dict:
 
 ALL = ["use_sim_time", *(name for name, _, _ in iter_parameters())]
 FILE = "/**:\n  ros__parameters: {use_sim_time: true, autostart: false, max_wait: 0.1}\n"
+OWN_FIRST = "mlesam: {ros__parameters: {max_wait: 0.2}}\n/**: {ros__parameters: {max_wait: 0.1}}\n"
 SIM, REAL = {"use_sim_time": True}, {"use_sim_time": False}
 FROM_FILE = {"use_sim_time": True, "autostart": False, "max_wait": 0.1}
 
@@ -85,10 +86,13 @@ FROM_FILE = {"use_sim_time": True, "autostart": False, "max_wait": 0.1}
         (FILE, {**REAL, "max_wait": 0.2}, {}, FROM_FILE),
         (FILE, {}, {"use_sim_time": "False"}, {**FROM_FILE, **REAL}),
         ("", {}, {"autostart": "False"}, {**REAL, "autostart": False}),
+        (OWN_FIRST, {}, {}, {**REAL, "max_wait": 0.1}),
+        (OWN_FIRST, {"device": "cpu"}, {}, {**REAL, "max_wait": 0.2, "device": "cpu"}),
         ("", SIM, {"use_sim_time": "false"}, REAL),
         ("", {"device": "cuda"}, {"device": "cpu"}, {**REAL, "device": "cpu"}),
     ],
     ids=["defaults", "SetParameter", "file", "file over SetParameter", "argument over file", "argument",
+         "last section", "SetParameter makes /** the first section",
          "argument over SetParameter", "argument over SetParameter of another"],
 )  # fmt: skip
 def test_arguments_take_precedence_over_the_file_and_the_file_over_set_parameter(
