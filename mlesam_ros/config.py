@@ -23,7 +23,7 @@ from mlesam_ros.preprocessing.base import DEPTH_UNIT_RANGE, EVENT_WINDOW_RANGE, 
 from mlesam_ros.preprocessing.point_cloud import GATHER_AUTO, TIME_UNITS
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS
 from mlesam_ros.sync import SyncConfig
-from mlesam_ros.types import AUTO, CAMERA, EVENT, MODALITIES, NODE, Modality
+from mlesam_ros.types import AUTO, CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NODE, Modality
 
 START = "start"
 """Read once when the process starts; read-only to `ros2 param`."""
@@ -180,6 +180,48 @@ class LidarParameters(SensorParameters):
 
 
 @dataclass(frozen=True)
+class NavigationParameters:
+    """Parameters of the points for costmaps."""
+
+    obstacle_classes: tuple[str, ...] = parameter(
+        (AUTO,), "Classes of ~/obstacle_points; [auto]: those of the shipped label space.", LIVE, encoding=False
+    )
+    ground_classes: tuple[str, ...] = parameter(
+        (AUTO,), "Classes of ~/ground_points; [auto]: those of the shipped label space.", LIVE, encoding=False
+    )
+    sensors: tuple[str, ...] = parameter(
+        (LIDAR, DEPTH),
+        "Sensors whose points are in both, in the frame of the first that the mask was made from.",
+        LIVE,
+        choices=(LIDAR, DEPTH),
+        encoding=False,
+    )
+    min_confidence: float = parameter(
+        0.0, "Pixels whose class has a lower probability give no points.", LIVE, low=0.0, high=1.0, encoding=False
+    )
+    max_range: float = parameter(
+        20.0, "Maximum distance of the points from the camera in m.", LIVE, low=0.1, high=1000.0, encoding=False
+    )
+    voxel_size: float = parameter(
+        0.0,
+        "Side in m of the cubes of which each has at most one point of either cloud; 0: all points.",
+        LIVE,
+        low=0.0,
+        high=10.0,
+        encoding=False,
+    )
+
+
+@dataclass(frozen=True)
+class AlignedParameters:
+    """Parameters of the aligned labels, confidence and points."""
+
+    width: int = parameter(
+        320, "Columns of ~/aligned/*, at most those of the camera.", LIVE, low=16, high=4096, encoding=False
+    )
+
+
+@dataclass(frozen=True)
 class NodeParameters:
     """All parameters of the node.
 
@@ -271,6 +313,14 @@ class NodeParameters:
         encoding=False,
     )  # fmt: skip
     overlay_alpha: float = parameter(0.5, "Weight of the colors in ~/overlay.", LIVE, low=0.0, high=1.0, encoding=False)
+    overlay_width: int = parameter(
+        0,
+        "Columns of ~/overlay and ~/projected_lidar, at most those of ~/labels; 0: those of ~/labels.",
+        LIVE,
+        low=0,
+        high=65535,
+        encoding=False,
+    )
     snapshot_seconds: float = parameter(
         0.0,
         "Duration in s of the sensor messages in memory for ~/save_snapshot; 0: none.",
@@ -289,6 +339,8 @@ class NodeParameters:
     depth: DepthParameters = DepthParameters(topic="depth/image_raw", info_topic="depth/camera_info")
     event: EventParameters = EventParameters(topic="events", info_topic="events/camera_info")
     lidar: LidarParameters = LidarParameters(topic="lidar/points")
+    navigation: NavigationParameters = NavigationParameters()
+    aligned: AlignedParameters = AlignedParameters()
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     overridden: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     warnings: tuple[str, ...] = field(default=(), compare=False, repr=False)
@@ -546,8 +598,8 @@ def iter_parameters(parameters: type | Any = NodeParameters, prefix: str = "") -
 
 def parameter_spec(name: str, entry: Field[Any], default: Any) -> ParameterSpec:
     """Specification of a parameter of `iter_parameters`."""
-    modality, _, short = name.rpartition(".")
-    choices = (AUTO, *MESSAGE_TYPES[modality]) if short == "type" else entry.metadata["choices"]
+    group, _, short = name.rpartition(".")
+    choices = (AUTO, *MESSAGE_TYPES[group]) if short == "type" else entry.metadata["choices"]
     topic, path = short in ("topic", "info_topic"), entry.metadata["path"]
     return ParameterSpec(name, default, entry.metadata["range"], choices, topic, path)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -155,6 +155,25 @@ def load_label_space(name_or_path: str | Path) -> LabelSpace:
     if not isinstance(fields, dict):
         raise LabelError(f"{path} is not a mapping; a label space needs name and classes.")
     return LabelSpace.from_dict(fields)
+
+
+class CostmapClasses(NamedTuple):
+    """Names of the classes that a robot drives on, and of those that it must not hit."""
+
+    ground: tuple[str, ...]
+    obstacles: tuple[str, ...]
+
+
+@lru_cache(maxsize=8)
+def default_classes(label_space: LabelSpace) -> CostmapClasses:
+    """Classes of a shipped label space for costmaps, `ground` and `obstacles` in its file; none of any other space."""
+    path = resource_path("config/labels") / f"{label_space.name}.yaml"
+    if not path.exists():
+        return CostmapClasses((), ())
+    fields = read_yaml(path, "label space file")
+    if LabelSpace.from_dict(fields).names != label_space.names:
+        return CostmapClasses((), ())
+    return CostmapClasses(tuple(fields["ground"]), tuple(fields["obstacles"]))
 
 
 def _shipped(name: str) -> Path:

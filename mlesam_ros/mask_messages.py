@@ -6,19 +6,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bags.serialization import Fields, camera_info, compressed_image, header, pixels, point_cloud
+from mlesam_ros.config import NodeParameters
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
 from mlesam_ros.preprocessing.images import to_rgb
+from mlesam_ros.semantic_points import GROUND, OBSTACLE, XYZ, MaskPoints, role_table
 from mlesam_ros.sync import COUNTERS, USED
 from mlesam_ros.types import (
     CAMERA,
@@ -28,11 +30,10 @@ from mlesam_ros.types import (
     DetectedProperty,
     FrameSet,
     Modality,
-    PointCloud,
     RawImage,
     Segmentation,
 )
-from mlesam_ros.visualization import encode_jpeg, labeled_cloud, overlay, projected_cloud
+from mlesam_ros.visualization import RGBImage, encode_jpeg, overlay, projected_cloud, resize_area
 
 STATUS, LABEL_SPACE = "mlesam_ros/msg/Status", "mlesam_ros/msg/LabelSpace"
 
@@ -55,7 +56,9 @@ MASK_TOPICS = {
         CAMERA_INFO, "Intrinsics of the images below the node's name: those of the camera, scaled to their size."
     ),
     "confidence": InterfaceSpec(IMAGE, "mono8: probability of that class times 255."),
-    "overlay": InterfaceSpec(IMAGE, "rgb8: colors of the classes on the camera image, for display."),
+    "overlay": InterfaceSpec(
+        IMAGE, "rgb8: colors of the classes on the camera image, for display, `overlay_width` columns."
+    ),
     "overlay/compressed": InterfaceSpec(COMPRESSED_IMAGE, "`overlay` as a JPEG, for slow networks."),
     "projected_lidar": InterfaceSpec(
         IMAGE, "rgb8: LiDAR points on the camera image, red near and blue far, to check the calibration."
@@ -63,6 +66,19 @@ MASK_TOPICS = {
     "semantic_points": InterfaceSpec(
         POINT_CLOUD,
         "x y z intensity label rgb: LiDAR points in the camera's view with their class, in the LiDAR's frame.",
+    ),
+    "obstacle_points": InterfaceSpec(
+        POINT_CLOUD,
+        "x y z label confidence: points of `navigation.obstacle_classes` in the camera's view, in the frame of the "
+        "LiDAR or else of the depth sensor, at the stamp of `labels`; none if the mask has neither sensor.",
+    ),
+    "ground_points": InterfaceSpec(POINT_CLOUD, "The same of `navigation.ground_classes`."),
+    "aligned/labels": InterfaceSpec(IMAGE, "`labels` with `aligned.width` columns."),
+    "aligned/confidence": InterfaceSpec(IMAGE, "`confidence` of the same size."),
+    "aligned/points": InterfaceSpec(
+        POINT_CLOUD,
+        "x y z: the point of each pixel of `aligned/labels`, same width, height, stamp and frame, NaN where neither "
+        "depth nor LiDAR has one.",
     ),
 }
 """Topic below the node's name → its description, for the messages of `mask_messages`."""
@@ -126,43 +142,75 @@ class MaskReport:
 
 
 def mask_messages(
-    segmentation: Segmentation, frame_set: FrameSet, rig: Rig, space: LabelSpace, alpha: float
+    segmentation: Segmentation, frame_set: FrameSet, rig: Rig, space: LabelSpace, parameters: NodeParameters
 ) -> dict[str, Callable[[], Fields]]:
-    """Prepare the messages of one mask; each is computed when its function is called.
+    """Prepare the messages of one mask; each is computed when its function is called, and shared parts once.
 
     All images have the size of the mask, since image_transport and RViz take `camera_info` for that of every image
-    topic beside it.
+    topic beside it; those for display are smaller on request.
 
     Args:
         segmentation: the mask.
         frame_set: the frames that contributed to it.
         rig: lenses and mounting of the sensors.
         space: names and colors of the labels.
-        alpha: weight of the colors in the overlay.
+        parameters: size and colors of the overlay, `navigation` and `aligned`.
 
     Returns:
-        Topic below the node's name → function that returns its fields. Without LiDAR, the topics of the LiDAR are
-        absent.
+        Topic below the node's name → function that returns its fields. Topics of points are absent where the mask has
+        no sensor for them, those of costmaps also where no class is of their kind.
+
+    Raises:
+        ConfigError: the label space lacks a class of `navigation`.
     """
     stamp, frame_id, labels = segmentation.stamp, segmentation.frame_id, segmentation.labels
-    rgb = cache(lambda: _resize(camera_rgb(frame_set), labels.shape))
-    blended = cache(lambda: overlay(rgb(), labels, space, alpha))
+    points = MaskPoints(segmentation, frame_set, rig)
+    size = _display_size(labels, parameters.overlay_width)
+    rgb = cache(lambda: _camera_picture(frame_set, size))
+    blended = cache(lambda: overlay(rgb(), resize_nearest(labels, size), space, parameters.overlay_alpha))
+    grid = cache(lambda: points.grid(parameters.aligned.width))
     makers: dict[str, Callable[[], Fields]] = {
         "labels": lambda: pixels(stamp, frame_id, labels, "mono8"),
         "camera_info": lambda: camera_info(stamp, frame_id, rig.camera.scaled(*labels.shape)),
         "confidence": lambda: pixels(stamp, frame_id, segmentation.confidence, "mono8"),
         "overlay": lambda: pixels(stamp, frame_id, blended(), "rgb8"),
         "overlay/compressed": lambda: compressed_image(stamp, frame_id, *encode_jpeg(blended())),
+        "aligned/labels": lambda: pixels(stamp, frame_id, grid().labels, "mono8"),
+        "aligned/confidence": lambda: pixels(stamp, frame_id, grid().confidence, "mono8"),
+        "aligned/points": lambda: point_cloud(stamp, frame_id, grid().points.view(XYZ)[..., 0]),
     }
-    lidar = frame_set.frames.get(LIDAR)
-    if lidar is not None and isinstance(cloud := lidar.payload, PointCloud):
-        makers["projected_lidar"] = lambda: pixels(
-            stamp, frame_id, projected_cloud(rgb(), lidar, rig, labels.shape, segmentation.placements[LIDAR]), "rgb8"
-        )
-        makers["semantic_points"] = lambda: point_cloud(
-            lidar.stamp, lidar.frame_id, labeled_cloud(cloud, segmentation, rig, space, lidar)
-        )
+
+    def drawn() -> Fields:
+        assert points.lidar is not None
+        return pixels(stamp, frame_id, projected_cloud(rgb(), points.lidar.visible, size), "rgb8")
+
+    sweep = frame_set.frames.get(LIDAR)
+    if sweep is not None:
+        makers["projected_lidar"] = drawn
+        makers["semantic_points"] = lambda: point_cloud(sweep.stamp, sweep.frame_id, points.labeled(space)[0])
+    chosen = cache(lambda: points.navigation(space, parameters.navigation, parameters.aligned.width))
+
+    def cloud_of(role: int) -> Fields:
+        found = chosen()
+        return point_cloud(stamp, found.frame_id, found.points[found.roles == role])
+
+    if any(modality in frame_set.frames for modality in parameters.navigation.sensors):
+        roles = role_table(space, parameters.navigation)
+        for name, role in (("obstacle_points", OBSTACLE), ("ground_points", GROUND)):
+            if (roles == role).any():
+                makers[name] = partial(cloud_of, role)
     return makers
+
+
+def _display_size(labels: npt.NDArray[np.uint8], width: int) -> tuple[int, int]:
+    """(height, width) of the images for display, see `overlay_width`."""
+    rows, columns = labels.shape
+    return (max(round(width * rows / columns), 1), width) if 0 < width < columns else (rows, columns)
+
+
+def _camera_picture(frame_set: FrameSet, size: tuple[int, int]) -> RGBImage | None:
+    rgb = camera_rgb(frame_set)
+    return rgb if rgb is None else resize_area(rgb, size)
 
 
 def camera_rgb(frame_set: FrameSet) -> npt.NDArray[np.uint8] | None:
@@ -171,13 +219,6 @@ def camera_rgb(frame_set: FrameSet) -> npt.NDArray[np.uint8] | None:
     if frame is None or not isinstance(frame.payload, RawImage | CompressedImage):
         return None
     return to_rgb(frame.payload)
-
-
-def _resize(rgb: npt.NDArray[np.uint8] | None, size: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
-    """(H, W, 3) at a size (h, w); the image itself where it has that size."""
-    if rgb is None or rgb.shape[:2] == size:
-        return rgb
-    return np.asarray(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def label_space(space: LabelSpace, stamp: int) -> Fields:

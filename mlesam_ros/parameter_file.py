@@ -73,9 +73,9 @@ class ParameterSpec:
         return str(expand_path(converted)) if self.path and converted else converted
 
     def _is_within(self, converted: Any) -> bool:
-        """Whether numbers are in range, lists of numbers have the required length, lists of choices no duplicates."""
+        """Whether numbers are in range, lists of numbers have the required length, lists of strings no duplicates."""
         is_list = isinstance(converted, tuple)
-        if is_list and self.choices:
+        if is_list and isinstance(self.default[0], str):
             return 0 < len(converted) == len(set(converted))
         numbers = converted if is_list else (converted,)
         if is_list and len(numbers) != len(self.default):
@@ -212,7 +212,7 @@ _PARAMETER_TYPES: dict[Any, _ParameterType] = {
     int: _ParameterType("integers", _exactly(int)),
     float: _ParameterType("numbers", _number),
     str: _ParameterType("strings", _exactly(str)),
-    (str,): _ParameterType("lists of {count} strings", _list_of(str)),
+    (str,): _ParameterType("lists of strings, each once", _list_of(str)),
     (int,): _ParameterType("lists of {count} integers", _list_of(int)),
 }
 

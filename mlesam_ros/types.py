@@ -219,6 +219,8 @@ class Segmentation:
         skews: the skews of the set, modality → nanoseconds.
         timings: stage → seconds, in the order of execution.
         placements: modality → the `geometry.rig.PointTransform` that moved its points into the camera's frame.
+        depth: (h, w) float32 meters of the depth sensor along the camera's axis, at the network's size, NaN where
+            unknown; None if the mask was made without it.
     """
 
     stamp: int
@@ -230,3 +232,4 @@ class Segmentation:
     skews: dict[Modality, int] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     placements: dict[Modality, Any] = field(default_factory=dict, compare=False, repr=False)
+    depth: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)

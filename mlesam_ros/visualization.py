@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Visualization of masks: colors, overlays, labeled and projected point clouds."""
+"""Visualization of masks: colors, overlays, projected point clouds."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,25 +9,11 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError, ImageError
 from mlesam_ros.geometry.pixels import resize_nearest
-from mlesam_ros.geometry.projection import project, project_points
-from mlesam_ros.geometry.rig import PointTransform, Rig
+from mlesam_ros.geometry.projection import VisiblePoints
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.preprocessing.point_cloud import cloud_intensity, cloud_xyz
-from mlesam_ros.types import PointCloud, Segmentation, SensorFrame
 
 RGBImage = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
-
-POINT = np.dtype(
-    {
-        "names": ["x", "y", "z", "intensity", "label", "rgb"],
-        "formats": ["f4", "f4", "f4", "f4", "u1", "f4"],
-        "offsets": [0, 4, 8, 12, 16, 20],
-        "itemsize": 24,
-    }
-)
-"""A labeled point: meters in the sensor's frame, the driver's intensity, a class id, and its color as PCL and RViz read
-it, the bits of the number 0x00RRGGBB in a float32."""
 
 
 def colorize(labels: Labels, label_space: LabelSpace) -> RGBImage:
@@ -66,8 +50,15 @@ def overlay(rgb: RGBImage | None, labels: Labels, label_space: LabelSpace, alpha
     mixed = cv2.addWeighted(rgb, 1 - alpha, colorize(labels, label_space), alpha, 0).astype(np.uint8)
     unlabeled = labels >= len(label_space)
     if unlabeled.any():
-        mixed[unlabeled] = rgb[unlabeled]
+        cv2.copyTo(rgb, unlabeled.view(np.uint8), mixed)
     return mixed
+
+
+def resize_area(rgb: RGBImage, size: tuple[int, int]) -> RGBImage:
+    """Resize (H, W, 3) uint8 to (height, width) by averages of areas; the image itself if it has that size."""
+    if rgb.shape[:2] == size:
+        return rgb
+    return np.asarray(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 _JPEG_QUALITY = 90  # percent
@@ -83,84 +74,62 @@ def encode_jpeg(rgb: RGBImage) -> tuple[str, npt.NDArray[np.uint8]]:
     return "rgb8; jpeg compressed bgr8", data.reshape(-1).astype(np.uint8, copy=False)
 
 
-def labeled_cloud(
-    cloud: PointCloud, segmentation: Segmentation, rig: Rig, label_space: LabelSpace, frame: SensorFrame
-) -> npt.NDArray[np.void]:
-    """Points in the label camera's view, each with the class of its pixel.
-
-    Of several points on one pixel only the nearest is kept, so that a wall behind a pole does not get the pole's class.
-
-    Args:
-        cloud: N points in the sensor's frame.
-        segmentation: the mask.
-        rig: with the label camera's model.
-        label_space: the colors.
-        frame: the frame of the point cloud, one that the mask was made from. Its points have the same placement as in
-            the mask.
-
-    Returns:
-        (M,) of `POINT` with M <= N, in the point cloud's order and in the sensor's frame.
-
-    Raises:
-        CalibrationError: the label camera is unknown.
-    """
-    return labeled_cloud_in_camera(cloud, segmentation, rig, label_space, frame)[0]
-
-
-def labeled_cloud_in_camera(
-    cloud: PointCloud, segmentation: Segmentation, rig: Rig, label_space: LabelSpace, frame: SensorFrame
-) -> tuple[npt.NDArray[np.void], npt.NDArray[np.floating[Any]]]:
-    """`labeled_cloud`, and (M, 3) meters of its points in the label camera's frame at the time of the mask."""
-    xyz = cloud_xyz(cloud)
-    placed = segmentation.placements[frame.modality].apply(xyz)
-    projected = project_points(placed, rig.camera, segmentation.labels.shape)
-    order = np.argsort(projected.index)
-    index = projected.index[order]
-    labels = segmentation.labels[projected.rows[order], projected.cols[order]]
-    points = np.zeros(len(index), POINT)
-    for axis, column in zip("xyz", xyz[index].T, strict=True):
-        points[axis] = column
-    points["intensity"] = cloud_intensity(cloud)[index]
-    points["label"] = labels
-    points["rgb"] = _pack_colors(label_space)[labels]
-    return points, placed[index]
-
-
 _MIN_RANGE_M, _MAX_RANGE_M = 2.0, 60.0  # limits of the color scale
 
 
-def projected_cloud(
-    rgb: RGBImage | None, frame: SensorFrame, rig: Rig, size: tuple[int, int], placement: PointTransform
-) -> RGBImage:
+def projected_cloud(rgb: RGBImage | None, points: VisiblePoints, size: tuple[int, int]) -> RGBImage:
     """Draw a point cloud on the label camera's image, red near and blue far, to check a calibration by eye.
 
     Args:
         rgb: (H, W, 3) uint8; None without a camera image, for points on black.
-        frame: its payload is a `PointCloud`.
-        rig: with the label camera's model.
+        points: those inside the image.
         size: (H, W) of the result.
-        placement: of the points in the mask's preprocessor.
 
     Returns:
         (H, W, 3) uint8 RGB.
-
-    Raises:
-        CalibrationError: the label camera is unknown.
     """
-    assert isinstance(frame.payload, PointCloud)
     image = np.zeros((*size, 3), np.uint8) if rgb is None else rgb.copy()
-    projected = project(cloud_xyz(frame.payload), placement, rig.camera, image.shape[:2], dilation=max(size) // 640)
-    if not len(projected.range):
-        return image  # OpenCV colors no empty array
     # Logarithmic color scale: equal ratios of range get equal color steps.
-    ranges = np.clip(projected.range, _MIN_RANGE_M, _MAX_RANGE_M)
+    ranges = np.clip(points.range, _MIN_RANGE_M, _MAX_RANGE_M)
     nearness = 1 - np.log(ranges / _MIN_RANGE_M) / np.log(_MAX_RANGE_M / _MIN_RANGE_M)
-    bgr = cv2.applyColorMap((40 + 200 * nearness).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
-    image[projected.rows, projected.cols] = bgr.reshape(-1, 3)[:, ::-1]
+    shades = np.zeros(size, np.uint8)
+    np.maximum.at(shades, points.pixels(size), (40 + 200 * nearness).astype(np.uint8))
+    width = 2 * (max(size) // 640) + 1
+    cv2.dilate(shades, np.ones((width, width), np.uint8), shades)  # the maximum is the nearest
+    colors = cv2.cvtColor(cv2.applyColorMap(shades, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    cv2.copyTo(colors, shades, image)
     return image
 
 
-def _pack_colors(label_space: LabelSpace) -> npt.NDArray[np.float32]:
-    """(256,) float32: the color of each id, packed as in `POINT`."""
-    red, green, blue = label_space.palette.astype(np.uint32).T
-    return (red << 16 | green << 8 | blue).view(np.float32)
+_GROUND_COLOR, _OBSTACLE_COLOR, _RING_COLOR = (72, 160, 90), (240, 70, 60), (60, 60, 66)
+_RINGS_M = 5.0
+
+
+def bird_view(
+    ground: npt.NDArray[np.floating], obstacles: npt.NDArray[np.floating], side: int, meters: float = 20.0
+) -> RGBImage:
+    """Draw points from above: the robot in the middle of the lower edge, x upwards, ground green, obstacles red.
+
+    Args:
+        ground: (n, 3) meters in a frame with x ahead and y left (REP 103).
+        obstacles: (m, 3) meters in the same frame.
+        side: height and width of the image in pixels.
+        meters: length of its sides.
+
+    Returns:
+        (side, side, 3) uint8 RGB, with a ring every 5 m.
+    """
+    image = np.zeros((side, side, 3), np.uint8)
+    scale = side / meters
+    for ring in range(1, int(meters / _RINGS_M) + 1):
+        cv2.circle(image, (side // 2, side - 1), round(ring * _RINGS_M * scale), _RING_COLOR, 1, cv2.LINE_AA)
+    half = max(side // 256, 1)
+    for points, color in ((ground, _GROUND_COLOR), (obstacles, _OBSTACLE_COLOR)):
+        rows = np.floor(side - points[:, 0] * scale).astype(np.intp)
+        cols = np.floor(side / 2 - points[:, 1] * scale).astype(np.intp)
+        for down in range(-half, half + 1):
+            for right in range(-half, half + 1):
+                row, col = rows + down, cols + right
+                inside = (row >= 0) & (row < side) & (col >= 0) & (col < side)
+                image[row[inside], col[inside]] = color
+    return image

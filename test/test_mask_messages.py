@@ -2,12 +2,14 @@
 """Status messages of a mask."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bags.writer import build
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
@@ -15,6 +17,7 @@ from mlesam_ros.labels import load_label_space
 from mlesam_ros.mask_messages import MaskReport, MaskTimes, mask_messages, status
 from mlesam_ros.types import CAMERA, LIDAR, FrameSet, PointCloud, RawImage, Segmentation, SensorFrame
 
+SPACE = load_label_space("deliver")
 COUNTS = {"received": 9, "used": 3, "superseded": 2, "late": 1, "unmatched": 1, "refused": 2}
 CLOUD = PointCloud(np.zeros(0, [("x", "f4")]))
 STAMP = 10_000_000_000
@@ -87,6 +90,19 @@ def test_offline_status_has_no_ages_and_no_publish_latency(make):
     assert {entry.stage: entry.seconds for entry in message.latencies} == {"encode": 0.01, "model": 0.03}
 
 
+def test_mask_without_points_has_an_unknown_aligned_cloud_and_none_for_costmaps():
+    labels = np.zeros((48, 64), np.uint8)
+    rig = Rig(
+        "front", {"front": CameraModel(64, 48, np.array([[30.0, 0, 31.5], [0, 30, 23.5], [0, 0, 1]]), np.zeros(5))}
+    )
+    mask = Segmentation(STAMP, "front", labels, labels, {}, (CAMERA,))
+    made = mask_messages(mask, FrameSet(STAMP, CAMERA, {}, {}), rig, SPACE, NodeParameters())
+    assert not made.keys() & {"obstacle_points", "ground_points", "semantic_points", "projected_lidar"}
+    cloud = made["aligned/points"]()
+    assert (cloud["height"], cloud["width"], cloud["is_dense"]) == (48, 64, False)
+    assert np.isnan(cloud["data"].view(np.float32)).all()
+
+
 @pytest.mark.parametrize("divided_by", [1, 2], ids=["camera", "network"])
 def test_camera_info_belongs_to_every_image_beside_it(divided_by):
     """A point of the world falls on the same place of the images, whatever their resolution."""
@@ -100,7 +116,7 @@ def test_camera_info_belongs_to_every_image_beside_it(divided_by):
     cloud = PointCloud(np.array([(0.3, -0.2, 1.0)], [("x", "f4"), ("y", "f4"), ("z", "f4")]))
     frames = {CAMERA: SensorFrame(CAMERA, STAMP, "front", image), LIDAR: SensorFrame(LIDAR, STAMP, "front", cloud)}
     frame_set = FrameSet(STAMP, LIDAR, frames, {})
-    made = mask_messages(mask, frame_set, Rig("front", {"front": camera}), load_label_space("deliver"), 0.5)
+    made = mask_messages(mask, frame_set, Rig("front", {"front": camera}), SPACE, NodeParameters())
     info = build(typestore(), "sensor_msgs/msg/CameraInfo", made["camera_info"]())
     assert (info.height, info.width, info.header.frame_id) == (*labels.shape, "front")
     assert info.header.stamp.sec * 10**9 + info.header.stamp.nanosec == STAMP
@@ -111,3 +127,16 @@ def test_camera_info_belongs_to_every_image_beside_it(divided_by):
     assert {(entry["height"], entry["width"]) for entry in images.values()} == {labels.shape}
     drawn = images["projected_lidar"]["data"].reshape(*labels.shape, 3)
     assert np.argwhere((drawn != 100).any(-1)).tolist() == [pixel[0, ::-1].round().tolist()]
+
+
+@pytest.mark.parametrize(("width", "size"), [(0, (48, 64)), (32, (24, 32)), (640, (48, 64))])
+def test_images_for_display_have_the_width_that_is_asked_for(width, size):
+    labels = np.zeros((48, 64), np.uint8)
+    mask = Segmentation(STAMP, "front", labels, labels, {}, (CAMERA,))
+    image = RawImage(48, 64, "rgb8", 192, np.full(48 * 192, 100, np.uint8))
+    frame_set = FrameSet(STAMP, CAMERA, {CAMERA: SensorFrame(CAMERA, STAMP, "front", image)}, {CAMERA: 0})
+    rig = Rig("front", {"front": CameraModel(64, 48, np.eye(3) * 30, np.zeros(5))})
+    made = mask_messages(mask, frame_set, rig, SPACE, replace(NodeParameters(), overlay_width=width))
+    overlay = made["overlay"]()
+    assert (overlay["height"], overlay["width"], len(overlay["data"])) == (*size, 3 * size[0] * size[1])
+    assert (made["labels"]()["height"], made["labels"]()["width"]) == (48, 64)

@@ -206,7 +206,7 @@ def other_value(name):
     if name.endswith("picture_size") or name.endswith("fit"):
         return [640, 480] if name.endswith("picture_size") else "rescale"
     if isinstance(default, tuple):
-        return list(reversed(default))
+        return list(reversed(default)) if default[1:] else ["elsewhere"]
     if isinstance(default, float | int):
         low, high = spec.limits
         return type(default)(next(value for value in (high / 2, high, low) if value != default))
@@ -264,8 +264,10 @@ def test_training_encodes_anew_for_all_but_what_images_do_not_depend_on():
     sensors = {f"{m}.{short}" for m in MODALITIES for short in ("rate", "skew")}
     assert free == sensors | {
         "autostart", "checkpoint", "base_weights", "device", "precision", "threads", "modalities", "sensor_timeout",
-        "calibration_timeout", "labels_resolution", "confidence_threshold", "overlay_alpha", "snapshot_seconds",
-        "snapshot_megabytes", "snapshot_folder",
+        "calibration_timeout", "labels_resolution", "confidence_threshold", "overlay_alpha", "overlay_width",
+        "snapshot_seconds", "snapshot_megabytes", "snapshot_folder", "navigation.obstacle_classes",
+        "navigation.ground_classes", "navigation.sensors", "navigation.min_confidence", "navigation.max_range",
+        "navigation.voxel_size", "aligned.width",
     }  # fmt: skip
 
 

@@ -133,13 +133,13 @@ def parameters() -> str:
     rows = []
     listed = set()
     for name, entry, default in iter_parameters():
-        modality, _, short = name.rpartition(".")
+        group, _, short = name.rpartition(".")
         meta = entry.metadata
         limits = ", ".join(choice or '""' for choice in meta["choices"])
         if meta["range"] is not None:
             limits = "{:.10g} to {:.10g}".format(*meta["range"])
         facts = _TYPES[type(default)], limits, meta["change"], meta["text"].replace("|", "\\|")
-        if not modality:
+        if group not in MODALITIES:
             rows.append((f"`{name}`", f"`{_yaml(default)}`", *facts))
         elif short not in listed:
             listed.add(short)

@@ -204,8 +204,7 @@ def evaluate_to_folder(
             configured = parameters.sensors(config.modalities)
             names = {m: parameters.resolve(parameters.sensor(m).topic) for m in configured}
             names |= {modality: source.topic for modality, source in sensors.items()}
-            alpha = parameters.overlay_alpha
-            listeners.append(stack.enter_context(ResultBag(folder / RESULT_BAG, config.label_space, names, alpha)))
+            listeners.append(stack.enter_context(ResultBag(folder / RESULT_BAG, config.label_space, names, parameters)))
         evaluation = evaluate(bag, pipeline, options, listeners, progress)
     figures = bag_metrics(evaluation, options, pipeline)
     if outputs.report:

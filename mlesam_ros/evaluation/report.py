@@ -25,9 +25,10 @@ from mlesam_ros.mask_messages import camera_rgb
 from mlesam_ros.preprocessing.base import Normalization
 from mlesam_ros.preprocessing.point_cloud import cloud_xyz
 from mlesam_ros.resources import resource_path
+from mlesam_ros.semantic_points import MaskPoints
 from mlesam_ros.sync import COUNTERS, OUTCOMES
 from mlesam_ros.types import CAMERA, LIDAR, MODALITIES, Modality, PointCloud
-from mlesam_ros.visualization import RGBImage, labeled_cloud_in_camera
+from mlesam_ros.visualization import RGBImage
 
 Figures = Mapping[str, Any]
 
@@ -364,10 +365,7 @@ def _pack_cloud(record: MaskRecord, space: LabelSpace) -> str | None:
 
     At most `_MAX_POINTS` random points; None without a LiDAR or labeled points.
     """
-    sweep = record.frame_set.frames.get(LIDAR)
-    if sweep is None or not isinstance(sweep.payload, PointCloud):
-        return None
-    points, optical = labeled_cloud_in_camera(sweep.payload, record.mask, record.rig, space, sweep)
+    points, optical = MaskPoints(record.mask, record.frame_set, record.rig).labeled(space)
     if not len(points):
         return None
     chosen = np.random.default_rng(0).permutation(len(points))[:_MAX_POINTS]

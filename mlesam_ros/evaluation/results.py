@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mlesam_ros.bags.reader import Outage
 from mlesam_ros.bags.serialization import pixels, transforms
 from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions
 from mlesam_ros.evaluation.ground_truth import Labels
 from mlesam_ros.evaluation.scores import MaskListener, MaskMetrics, MaskRecord, Scores, percentiles_ms
@@ -34,9 +35,9 @@ from mlesam_ros.mask_messages import (
 )
 from mlesam_ros.messages import IMAGE, TF_MESSAGE
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.semantic_points import MaskPoints
 from mlesam_ros.sync import COUNTERS
-from mlesam_ros.types import LIDAR, MODALITIES, Modality, PointCloud
-from mlesam_ros.visualization import labeled_cloud
+from mlesam_ros.types import MODALITIES, Modality
 
 _BLOCK_BYTES = 1 << 20
 _STAGES = ("encode", "model", "decode")
@@ -250,11 +251,9 @@ class CloudWriter(MaskListener):
 
 
 def labeled_points(record: MaskRecord, space: LabelSpace) -> npt.NDArray[np.void] | None:
-    """(M,) of `visualization.POINT`, the points inside the label camera's image; None without a LiDAR."""
-    sweep = record.frame_set.frames.get(LIDAR)
-    if sweep is None or not isinstance(sweep.payload, PointCloud):
-        return None
-    return labeled_cloud(sweep.payload, record.mask, record.rig, space, sweep)
+    """(M,) of `semantic_points.POINT`, the points inside the label camera's image; None without a LiDAR."""
+    points = MaskPoints(record.mask, record.frame_set, record.rig)
+    return points.labeled(space)[0] if points.lidar else None
 
 
 def write_ply(path: Path, points: npt.NDArray[np.void]) -> None:
@@ -262,7 +261,7 @@ def write_ply(path: Path, points: npt.NDArray[np.void]) -> None:
 
     Args:
         path: the file.
-        points: (M,) of `visualization.POINT`.
+        points: (M,) of `semantic_points.POINT`.
     """
     rows = np.zeros(len(points), _PLY)
     for name in ("x", "y", "z", "intensity", "label"):
@@ -279,7 +278,7 @@ def write_pcd(path: Path, points: npt.NDArray[np.void]) -> None:
 
     Args:
         path: the file.
-        points: (M,) of `visualization.POINT`.
+        points: (M,) of `semantic_points.POINT`.
     """
     columns = _columns(points.dtype)
     packed_type = np.dtype([(name, kind.newbyteorder("<")) for name, kind in columns])  # PCD has no padding
@@ -307,20 +306,22 @@ _NODE = "/mlesam"
 class ResultBag(MaskListener):
     """Writes the messages that the node would publish for every mask, and ground truth, to a bag; a context manager."""
 
-    def __init__(self, path: str | Path, space: LabelSpace, topics: dict[Modality, str], alpha: float) -> None:
+    def __init__(
+        self, path: str | Path, space: LabelSpace, topics: dict[Modality, str], parameters: NodeParameters
+    ) -> None:
         """Create the bag.
 
         Args:
             path: its folder, which must not exist.
             space: label space of the masks.
             topics: modality → topic, for the status.
-            alpha: weight of the colors in the overlay.
+            parameters: of the images and points; see `mask_messages`.
 
         Raises:
             BagError: the folder exists, or cannot be created.
         """
         self._writer = BagWriter(path)
-        self._space, self._topics, self._alpha = space, topics, alpha
+        self._space, self._topics, self._parameters = space, topics, parameters
         self._written_frames: set[str] = set()
         self._frame_id = ""
 
@@ -343,7 +344,7 @@ class ResultBag(MaskListener):
         if record.sequence == 1:
             add(f"{_NODE}/label_info", LABEL_SPACE, stamp, label_space(self._space, stamp), latched=True)
         self._add_static_transforms(record)
-        makers = mask_messages(record.mask, record.frame_set, record.rig, self._space, self._alpha)
+        makers = mask_messages(record.mask, record.frame_set, record.rig, self._space, self._parameters)
         for name, make in makers.items():
             add(f"{_NODE}/{name}", MASK_TOPICS[name].type_name, stamp, make())
         report = MaskReport(record.mask, record.frame_set, record.sequence)

@@ -76,16 +76,54 @@ def project_points(
         near: as for `project`.
         dilation: as for `project`.
     """
-    height, width = size
-    index, u, v = camera.scaled(height, width).project_visible(points, near)
-    cols = np.floor(u + 0.5).astype(np.intp)
-    rows = np.floor(v + 0.5).astype(np.intp)
-    x, y, z = points[index].T
-    with np.errstate(over="ignore"):  # corrupt coordinates only become infinitely far
-        distance = np.sqrt(x * x + y * y + z * z).astype(np.float32)
-    pixel, winner = _nearest(rows, cols, distance, size, dilation)
-    row = pixel // width  # much faster than divmod
-    return Projection(row, pixel - row * width, index[winner], distance[winner], z[winner].astype(np.float32))
+    return VisiblePoints.of(points, camera.scaled(*size), near).nearest(size, dilation)
+
+
+@dataclass(frozen=True, eq=False)
+class VisiblePoints:
+    """The points inside a camera's image before a z-buffer, projected once for images of any size.
+
+    Attributes:
+        size: (height, width) of the camera's image.
+        index: (M,) intp, ascending row of the point in the projected array.
+        u, v: (M,) float64 pixel coordinates in the camera's image.
+        range: (M,) float32 meters from the camera's center to the point.
+        depth: (M,) float32 meters along the camera's axis.
+    """
+
+    size: tuple[int, int]
+    index: npt.NDArray[np.intp]
+    u: npt.NDArray[np.float64]
+    v: npt.NDArray[np.float64]
+    range: npt.NDArray[np.float32]
+    depth: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, points: npt.NDArray[np.floating[Any]], camera: CameraModel, near: float = 0.0) -> VisiblePoints:
+        """Project (N, 3) meters in the camera's optical frame; points with z at or below `near` are dropped."""
+        index, u, v = camera.project_visible(points, near)
+        x, y, z = points[index].T
+        with np.errstate(over="ignore"):  # corrupt coordinates only become infinitely far
+            distance = np.sqrt(x * x + y * y + z * z).astype(np.float32)
+        return cls((camera.height, camera.width), index, u, v, distance, z.astype(np.float32))
+
+    def pixels(self, size: tuple[int, int]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """(M,) rows and columns of the points in the camera's image resized to (height, width)."""
+        return _pixels(self.v, self.size[0], size[0]), _pixels(self.u, self.size[1], size[1])
+
+    def nearest(self, size: tuple[int, int], dilation: int = 0) -> Projection:
+        """Z-buffer of the camera's image resized to (height, width); see `project`."""
+        rows, cols = self.pixels(size)
+        pixel, winner = _nearest(rows, cols, self.range, size, dilation)
+        row = pixel // size[1]  # much faster than divmod
+        return Projection(row, pixel - row * size[1], self.index[winner], self.range[winner], self.depth[winner])
+
+
+def _pixels(coordinate: npt.NDArray[np.float64], source: int, target: int) -> npt.NDArray[np.intp]:
+    """Pixels along one axis of `source` pixels after resizing it to `target`, edge on edge."""
+    if source == target:
+        return np.floor(coordinate + 0.5).astype(np.intp)
+    return np.minimum(np.floor((coordinate + 0.5) * (target / source)).astype(np.intp), target - 1)
 
 
 def _nearest(

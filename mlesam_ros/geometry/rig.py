@@ -47,6 +47,8 @@ _MAX_KNOT_SPACING_NS = NANOSECONDS // 100
 """Largest distance of knots in nanoseconds, the usual period of odometry."""
 _MAX_KNOT_ROTATION_RAD = 0.009
 """Largest rotation between knots in radians: the chord of a point 100 m away deviates from its arc by 1 mm."""
+_MAX_SPEED, _SPEED_MARGIN_M = 100.0, 0.3
+"""Speed in m/s above which odometry has jumped, and the noise of its positions in meters."""
 
 
 class PointTransform(Protocol):
@@ -115,7 +117,7 @@ def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> Poi
         reference: time of the label camera's frame, nanoseconds.
 
     Raises:
-        CalibrationError: no fixed frame is known, or the tree does not cover the times.
+        CalibrationError: no fixed frame is known, the tree does not cover the times, or odometry jumps.
     """
     fixed = rig.fixed_frame_or_default
     if fixed is None:
@@ -131,12 +133,29 @@ def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> Poi
 
     start, end = int(times.min()), int(times.max())
     first, last = at(start), at(end)
+    mounted = rig.tree.lookup(rig.camera_frame, frame_id, reference)
+    for stamp, moved in ((start, first), (end, last)):
+        _check_speed(fixed, abs(reference - stamp) / NANOSECONDS, moved, mounted)
     if start == end:
         return first
     rotations = _angle(first, last) / _MAX_KNOT_ROTATION_RAD
     pieces = min(max(math.ceil((end - start) / _MAX_KNOT_SPACING_NS), math.ceil(rotations)), _MAX_KNOTS - 1)
     between = [at(start + (end - start) * piece // pieces) for piece in range(1, pieces)]
     return PiecewiseMotion(times, start, end, [first, *between, last])
+
+
+def _check_speed(fixed: str, seconds: float, moved: Transform, mounted: Transform) -> None:
+    """Refuse a motion that no robot makes, such as across a reset of odometry.
+
+    Raises:
+        CalibrationError: it is faster than `_MAX_SPEED`.
+    """
+    meters = float(np.linalg.norm(moved.translation - mounted.translation))
+    if meters > _MAX_SPEED * seconds + _SPEED_MARGIN_M:
+        raise CalibrationError(
+            f"{fixed!r} jumps by {meters:.1f} m in {1e3 * seconds:.0f} ms; robots move at most {_MAX_SPEED:g} m/s.",
+            "Check the source of odometry.",
+        )
 
 
 def _angle(a: Transform, b: Transform) -> float:

@@ -30,21 +30,28 @@ class FrameContext:
 
     Attributes:
         time: reference timestamp in nanoseconds, to which every image of the set is motion-compensated.
+        depth_images: size → depth image of the set's depth sensor, as far as `depth_image` was called.
     """
 
-    def __init__(self, time: int, frames: Mapping[Modality, SensorFrame] = MappingProxyType({})) -> None:
-        """Start without notes and placements.
+    def __init__(
+        self,
+        time: int,
+        frames: Mapping[Modality, SensorFrame] = MappingProxyType({}),
+        placements: Mapping[Modality, PointTransform] = MappingProxyType({}),
+    ) -> None:
+        """Start without notes.
 
         Args:
             time: reference timestamp in nanoseconds.
             frames: frames of the set, for the depth per pixel; none for a frame that is its own reference.
+            placements: known placements of these frames.
         """
         self.time = time
         self._frames = frames
         self._notes: dict[Modality, str] = {}
-        self._placements: dict[Modality, tuple[SensorFrame, PointTransform]] = {}
+        self._placements = {m: (frames[m], placement) for m, placement in placements.items() if m in frames}
         self._depths: dict[tuple[int, int], Meters | None] = {}
-        self._depth_images: dict[tuple[int, int], Meters] = {}
+        self.depth_images: dict[tuple[int, int], Meters] = {}
 
     @property
     def notes(self) -> Mapping[Modality, str]:
@@ -100,11 +107,11 @@ class FrameContext:
         """
         if frame is not self._frames.get(DEPTH):
             return depth_from_image(frame, rig, size, self)
-        if size not in self._depth_images:
+        if size not in self.depth_images:
             meters = depth_from_image(frame, rig, size, self)
             meters.flags.writeable = False
-            self._depth_images[size] = meters
-        return self._depth_images[size]
+            self.depth_images[size] = meters
+        return self.depth_images[size]
 
     def _merged_depth(self, rig: Rig, size: tuple[int, int]) -> Meters | None:
         by_camera = self._depth_by(DEPTH, rig, size)

@@ -21,6 +21,7 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from mlesam_ros.bags.serialization import Fields, header
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
@@ -214,16 +215,16 @@ class MaskPublisher:
         if "vision_label_info" in self._types:
             self._publish_fields("vision_label_info", vision_fields(self._label_space, stamp, threshold))
 
-    def publish(self, segmentation: Segmentation, frame_set: FrameSet, rig: Rig, alpha: float) -> None:
+    def publish(self, segmentation: Segmentation, frame_set: FrameSet, rig: Rig, parameters: NodeParameters) -> None:
         """Publish one mask on every topic that has a subscription, the labels first.
 
         Args:
             segmentation: the mask.
             frame_set: frames that the mask was made from.
             rig: intrinsics and extrinsics of the sensors.
-            alpha: weight of the colors in the overlay.
+            parameters: of the images and points; see `mask_messages`.
         """
-        makers = mask_messages(segmentation, frame_set, rig, self._label_space, alpha)
+        makers = mask_messages(segmentation, frame_set, rig, self._label_space, parameters)
         for name, make in makers.items():
             if self._is_subscribed(name):
                 self._publish_fields(name, make())

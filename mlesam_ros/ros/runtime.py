@@ -33,6 +33,7 @@ from mlesam_ros.ros.middleware import memory_problem
 from mlesam_ros.ros.publishers import MaskPublisher
 from mlesam_ros.ros.snapshot import Snapshot
 from mlesam_ros.ros.subscribers import SensorSubscriber, suggest_topics
+from mlesam_ros.semantic_points import role_table
 from mlesam_ros.sync import Account, BoundedCounter, SyncConfig, Synchronizer
 from mlesam_ros.types import CAMERA, NANOSECONDS, FrameSet, Modality, Segmentation, SensorFrame
 
@@ -257,6 +258,12 @@ class SegmentationRuntime:
         self._pipeline = load_pipeline(parameters)
         self._pipeline_lock = threading.Lock()
         self._modalities = parameters.sensors(self._pipeline.config.modalities)
+        space = self._pipeline.config.label_space
+        if not role_table(space, parameters.navigation).any():
+            node.get_logger().info(
+                f"label space {space.name} has no default classes for costmaps: ~/obstacle_points and ~/ground_points "
+                "are not published without navigation.obstacle_classes and navigation.ground_classes"
+            )
         self._sync_config = sync_config(parameters, self._modalities)
         with ExitStack() as made:
             self._snapshot = Snapshot(node, parameters)
@@ -330,6 +337,7 @@ class SegmentationRuntime:
         """
         parameters.check_together()
         parameters.sensors(self._pipeline.config.modalities)
+        role_table(self._pipeline.config.label_space, parameters.navigation)
 
     def update_parameters(self, parameters: NodeParameters) -> None:
         """Apply changed live parameters that have been checked."""
@@ -373,7 +381,7 @@ class SegmentationRuntime:
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in segmentation.used})
         segmentation = keep_confident(segmentation, parameters.confidence_threshold)
         begin = time.perf_counter()
-        self._publisher.publish(segmentation, usable, rig, parameters.overlay_alpha)
+        self._publisher.publish(segmentation, usable, rig, parameters)
         publishing = time.perf_counter() - begin
         received = self._subscribers[frame_set.primary].received_at(frame_set.time)
         times = MaskTimes(received, taken, self._now(), publishing)

@@ -67,7 +67,7 @@ from mlesam_ros.errors import MlesamError
 from mlesam_ros.evaluation.results import write_ply
 from mlesam_ros.evaluation.report import write_overview
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.visualization import POINT
+from mlesam_ros.semantic_points import POINT
 
 folder = Path(sys.argv[1])
 (folder / "metrics.json").write_text("old")

@@ -122,19 +122,23 @@ def test_recorder_raises_its_failure(tmp_path):
         Recorder(tmp_path / "bag", RECORDED_TOPICS, LATCHED)
 
 
-def test_images_show_camera_mask_and_ground_truth(tmp_path):
+def test_images_show_camera_mask_points_and_ground_truth(tmp_path):
     space = load_label_space("deliver")
     road, sky = (space.names.index(name) for name in ("Road", "Sky"))
     stamps = range(1, 6)
     masks = dict.fromkeys(stamps, np.full((64, 64), road, np.uint8))
     ground_truths = dict.fromkeys(stamps, np.full((64, 64), sky, np.uint8))
     camera = {stamp: np.full((64, 64, 3), 100 + 30 * stamp, np.uint8) for stamp in stamps if stamp != 3}
-    frames = Gallery(space, camera).save(tmp_path, "day", "day", masks, ground_truths, fps=5)
+    ahead = np.array([[10.0, 0, 0]], np.float32)  # in the middle of the panel
+    points = {3: {"/mlesam/obstacle_points": ahead}}
+    frames = Gallery(space, camera, points).save(tmp_path, "day", "day", masks, ground_truths, fps=5)
     panels = np.asarray(Image.open(tmp_path / "day.png"))[28:]  # below the captions; stamp 3, without a camera image
-    assert panels.shape == (64, 192, 3)
+    assert panels.shape == (64, 256, 3)
     assert panels[:, :64].max() < 40
     assert (panels[:, 64:128] == space.colors[road]).all()
-    assert (panels[:, 128:] == space.colors[sky]).all()
+    red = panels[:, 128:192].astype(int)
+    assert np.abs(np.argwhere(red[..., 0] - red[..., 1] > 100).mean(0) - 32).max() < 1.5
+    assert (panels[:, 192:] == space.colors[sky]).all()
     with Image.open(tmp_path / "day.webp") as film:
         assert film.n_frames == len(frames) == 5
         film.seek(0)
@@ -142,4 +146,4 @@ def test_images_show_camera_mask_and_ground_truth(tmp_path):
 
 
 def test_no_images_without_masks(tmp_path):
-    assert Gallery(load_label_space("deliver"), {}).save(tmp_path, "day", "day", {}, {}, fps=5) == []
+    assert Gallery(load_label_space("deliver"), {}, {}).save(tmp_path, "day", "day", {}, {}, fps=5) == []

@@ -50,7 +50,8 @@ def pixels(message):
 
 def test_result_bag_has_the_nodes_topics(made, by_topic):
     pictures = ("labels", "confidence", "overlay", "overlay/compressed", "projected_lidar", "truth")
-    per_mask = (*pictures, "camera_info", "semantic_points", "status")
+    clouds = ("semantic_points", "obstacle_points", "ground_points")
+    per_mask = (*pictures, *clouds, "aligned/labels", "aligned/confidence", "aligned/points", "camera_info", "status")
     masks = made[2]["masks"]
     assert masks >= STEPS - 3  # steps until the LiDAR is the primary
     assert {topic: len(entries) for topic, entries in by_topic.items()} == {
@@ -68,7 +69,7 @@ def test_rviz_configuration_matches_the_result_bag(by_topic):
 
 def test_rosbags_reads_the_result_bag(made):
     with AnyReader([made[0] / "result"]) as reader:
-        assert reader.message_count == 9 * made[2]["masks"] + 2
+        assert reader.message_count == 14 * made[2]["masks"] + 2
         latched = [c.topic for c in reader.connections if _durability(c) == "TRANSIENT_LOCAL"]
         assert sorted(latched) == ["/mlesam/label_info", "/tf_static"]
 

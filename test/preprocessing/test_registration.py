@@ -123,6 +123,21 @@ def test_extrinsic_and_note_without_odometry():
     assert "motion over 20 ms" in context.notes[DEPTH]
 
 
+@pytest.mark.parametrize("jump", [1.0, 8.0])
+def test_odometry_that_jumps_is_noted_and_not_used(jump):
+    """By 8 m in 50 ms, such as at a reset; 1 m is as fast as some robots are."""
+    rig, stamp = car(), STAMP - 50 * MS
+    for step in range(11):
+        there = jump if step else 0.0
+        pose = Transform(np.eye(3), np.array([there, 0.0, 0.0]))
+        rig.tree.set("odom", "base_link", pose, STAMP + (step * 5 + 950) * MS)
+    context = FrameContext(STAMP + 1000 * MS)
+    placed = sensor_to_camera(sweep(stamp + 1000 * MS), rig, context)
+    moved = np.abs(placed.apply(np.zeros((1, 3))) - rig.extrinsic("lidar").apply(np.zeros((1, 3)))).max()
+    assert (moved > 0.5) == (jump < 2)
+    assert ("'odom' jumps by 8.0 m in 50 ms" in context.notes.get(LIDAR, "")) == (jump > 2)
+
+
 def test_odometry_that_ended_is_noted():
     rig, old = car(), STAMP + 10_000 * MS
     context = FrameContext(old)

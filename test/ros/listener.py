@@ -16,6 +16,8 @@ from mlesam_ros.msg import LabelSpace, Status
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 OUTPUTS = {
     **dict.fromkeys(("labels", "confidence", "overlay", "projected_lidar"), Image),
+    **dict.fromkeys(("aligned/labels", "aligned/confidence"), Image),
+    **dict.fromkeys(("aligned/points", "obstacle_points", "ground_points"), PointCloud2),
     "overlay/compressed": CompressedImage,
     "camera_info": CameraInfo,
     "semantic_points": PointCloud2,

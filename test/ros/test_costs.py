@@ -14,8 +14,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 from robot import byte_array, header_message
 from sensor_msgs.msg import Image, PointCloud2
 
-from mlesam_ros import mask_messages
+from mlesam_ros import mask_messages, semantic_points
 from mlesam_ros.bags import serialization as fields
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import load_label_space
@@ -30,8 +31,10 @@ from mlesam_ros.types import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImag
 POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4")])
 OVER = 1.1  # array.array grows by a sixteenth more than it is asked to
 MADE = {
-    mask_messages: ("overlay", "encode_jpeg", "labeled_cloud", "projected_cloud", "to_rgb", "pixels", "point_cloud",
-                    "camera_info", "compressed_image"),
+    mask_messages: ("overlay", "encode_jpeg", "projected_cloud", "to_rgb", "pixels", "point_cloud", "camera_info",
+                    "compressed_image"),
+    semantic_points.MaskPoints: ("labeled", "navigation", "_make_grid"),
+    semantic_points.VisiblePoints: ("of",),
     outputs: ("health_markers",),
 }  # fmt: skip
 
@@ -155,7 +158,7 @@ def publish(monkeypatch):
         one._label_space = load_label_space("deliver")
         one._types = {name: message_class(output.type_name) for name, output in outputs.OUTPUTS.items()}
         one._publishers = {name: Publisher(name in heard) for name in outputs.OUTPUTS}
-        one.publish(mask, FrameSet(1, CAMERA, frames, dict.fromkeys(frames, 0)), rig, 0.5)
+        one.publish(mask, FrameSet(1, CAMERA, frames, dict.fromkeys(frames, 0)), rig, NodeParameters())
         one.publish_status(lambda: made.append("status") or {})
         one.publish_health([])
         return made, {name for name, publisher in one._publishers.items() if publisher.sent}
@@ -175,8 +178,11 @@ def test_topics_without_subscribers_cost_nothing(publish):
         ("camera_info", ["camera_info"]),
         ("overlay", ["to_rgb", "overlay", "pixels"]),
         ("overlay/compressed", ["to_rgb", "overlay", "encode_jpeg", "compressed_image"]),
-        ("projected_lidar", ["to_rgb", "projected_cloud", "pixels"]),
-        ("semantic_points", ["labeled_cloud", "point_cloud"]),
+        ("projected_lidar", ["of", "to_rgb", "projected_cloud", "pixels"]),
+        ("semantic_points", ["labeled", "of", "point_cloud"]),
+        ("obstacle_points", ["navigation", "_make_grid", "of", "point_cloud"]),
+        ("ground_points", ["navigation", "_make_grid", "of", "point_cloud"]),
+        ("aligned/labels", ["_make_grid", "of", "pixels"]),
         ("status", ["status"]),
         ("sensor_health", ["health_markers"]),
     ],
@@ -189,6 +195,14 @@ def test_camera_image_is_converted_once_for_all_topics(publish):
     topics = {"overlay", "overlay/compressed", "projected_lidar"}
     made, sent = publish(*topics)
     assert (made.count("to_rgb"), made.count("overlay"), sent) == (1, 1, topics)
+
+
+def test_points_are_projected_once_for_all_topics(publish):
+    clouds = {"semantic_points", "obstacle_points", "ground_points", "aligned/points"}
+    topics = {*clouds, "projected_lidar", "aligned/labels", "aligned/confidence"}
+    made, sent = publish(*topics)
+    assert (made.count("of"), made.count("_make_grid"), made.count("navigation"), sent) == (1, 1, 1, topics)
+    assert made.count("point_cloud") == len(clouds)
 
 
 _RECEIVE = """

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
+from costmap_layers import read_xyz, semantic_layer_refusal
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from listener import LATCHED, OUTPUTS, Listener
@@ -68,6 +69,29 @@ def weight_sums(status) -> list[float]:
         for weight in sensor.weights:
             levels[weight.level] = levels.get(weight.level, 0.0) + weight.weight
     return list(levels.values())
+
+
+def test_costmap_layers_can_read_the_points(graph, launch):
+    """By the rules of nav2's obstacle layer and of the semantic segmentation layer."""
+    launch()
+    drive, vision = Drive(graph), []
+    got = drive.listener.got
+    graph.node("vision").create_subscription(
+        message_class("vision_msgs/msg/LabelInfo"), "/mlesam/vision_label_info", vision.append, LATCHED
+    )
+    aligned = [f"aligned/{name}" for name in ("labels", "confidence", "points")]
+
+    def common():
+        return set.intersection(*(set(drive.listener.stamps(name)) for name in aligned))
+
+    drive.until(lambda: vision and common() and got["obstacle_points"] and got["ground_points"])
+    for cloud in (got["obstacle_points"][-1], got["ground_points"][-1]):
+        assert cloud.header.frame_id == LIDAR_FRAME and stamp_ns(cloud.header) in drive.sent
+        assert len(read_xyz(cloud)) == cloud.width
+    stamp = max(common())
+    three = [next(m for m in got[name] if stamp_ns(m.header) == stamp) for name in aligned]
+    classes = {entry.class_id: entry.class_name for entry in vision[-1].class_map}
+    assert semantic_layer_refusal(*three, classes) == ""
 
 
 def test_four_sensors_give_all_outputs(graph, launch):

@@ -16,6 +16,7 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.ros.diagnostics import PIPELINE_MESSAGES, SENSOR_MESSAGES
 from mlesam_ros.ros.publishers import OUTPUTS
 from mlesam_ros.ros.snapshot import SERVICES
+from mlesam_ros.types import MODALITIES
 
 
 def test_docs_are_up_to_date():
@@ -37,8 +38,8 @@ def test_every_row_has_every_column(name):
 def test_node_tables_are_complete():
     text = (pages.DOCS / "node.md").read_text(encoding="utf-8")
     for name, _, _ in iter_parameters():
-        sensor, _, short = name.rpartition(".")
-        assert (f"`<sensor>.{short}`" if sensor else f"`{name}`") in text
+        group, _, short = name.rpartition(".")
+        assert (f"`<sensor>.{short}`" if group in MODALITIES else f"`{name}`") in text
     assert all(f"`~/{name}`" in text for name in (*OUTPUTS, *SERVICES))
     for template in (*SENSOR_MESSAGES.values(), *PIPELINE_MESSAGES.values()):
         assert template.message.replace(".message}", "}") in text and template.cause.endswith(".")

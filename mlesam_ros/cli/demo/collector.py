@@ -260,11 +260,14 @@ def _percent(confusion: Confusion) -> float | None:
 
 
 GROUND_TRUTH = LABELS_TOPIC
+GROUND_POINTS, OBSTACLE_POINTS = f"{NODE}/ground_points", f"{NODE}/obstacle_points"
 RECORDED_TOPICS = {
     f"{NODE}/labels": IMAGE,
     f"{NODE}/confidence": IMAGE,
     f"{NODE}/status": STATUS,
     f"{NODE}/label_info": LABEL_SPACE,
+    GROUND_POINTS: POINT_CLOUD,
+    OBSTACLE_POINTS: POINT_CLOUD,
     GROUND_TRUTH: IMAGE,
     "/camera/camera_info": CAMERA_INFO,
     "/tf": TF_MESSAGE,

@@ -21,15 +21,28 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.cli.common import write_json
-from mlesam_ros.cli.demo.collector import IMAGE, DemoCollector, Labels, PhaseScore, Score, latency_ms
+from mlesam_ros.cli.demo.collector import (
+    GROUND_POINTS,
+    IMAGE,
+    OBSTACLE_POINTS,
+    DemoCollector,
+    Labels,
+    PhaseScore,
+    Score,
+    latency_ms,
+)
 from mlesam_ros.labels import LabelSpace
+from mlesam_ros.messages import stamp_ns
 from mlesam_ros.progress import track
 from mlesam_ros.ros.player import Playlist
+from mlesam_ros.semantic_points import NAVIGATION_POINT
 from mlesam_ros.simulation.export import TOPICS
+from mlesam_ros.simulation.sensors import BASE_FRAME, street_rig
 from mlesam_ros.types import CAMERA, MODALITIES, NANOSECONDS
-from mlesam_ros.visualization import colorize, overlay
+from mlesam_ros.visualization import bird_view, colorize, overlay
 
 _BAR_WIDTH = 10
 _WIDTH = 100
@@ -162,6 +175,7 @@ def _bar(weight: float | None) -> Text:
 
 
 RGB = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float32]
 
 _PANEL_WIDTH_PX = 320  # in animations
 _CAPTION_HEIGHT_PX = 28
@@ -169,17 +183,21 @@ _FOREGROUND, _BACKGROUND = (235, 235, 235), (24, 24, 28)
 
 
 class Gallery:
-    """Draws one stamp as three panels: camera image, overlay of the node's mask, ground truth labels."""
+    """Draws one stamp as four panels: camera image, overlay of the mask, points for costmaps, ground truth labels."""
 
-    def __init__(self, label_space: LabelSpace, camera: Mapping[int, RGB]) -> None:
+    def __init__(
+        self, label_space: LabelSpace, camera: Mapping[int, RGB], points: Mapping[int, Mapping[str, Points]]
+    ) -> None:
         """Initialize.
 
         Args:
             label_space: class names and colors.
             camera: stamp → (H, W, 3) RGB image that the node received; no entry where the camera was dropped.
+            points: stamp → topic → (n, 3) meters in the robot's frame, of the points for costmaps.
         """
         self._space = label_space
         self._camera = camera
+        self._points = points
 
     def save(
         self,
@@ -220,9 +238,12 @@ class Gallery:
         mask, camera = masks[stamp], self._camera.get(stamp)
         size = (width, round(mask.shape[0] * width / mask.shape[1]))
         seen = np.full((*mask.shape, 3), _BACKGROUND, np.uint8) if camera is None else camera
+        found = self._points.get(stamp, {})
+        ground, obstacles = (found.get(topic, np.zeros((0, 3))) for topic in (GROUND_POINTS, OBSTACLE_POINTS))
         panels = [
             _panel(seen, size, "camera" if camera is not None else "camera lost"),
             _panel(overlay(camera, mask, self._space), size, caption),
+            _panel(bird_view(ground, obstacles, mask.shape[0]), size, "ground and obstacles, 20 m"),
             _panel(colorize(ground_truths[stamp], self._space), size, "ground truth"),
         ]
         return np.concatenate(panels, axis=1)
@@ -278,12 +299,13 @@ def _draw_phases(collector: DemoCollector, label_space: LabelSpace, streets: Seq
     """Draw an image and an animation per phase, and `demo.webp` of all; camera images are read back from the bags."""
     summary: list[Image.Image] = []
     scores = {score.phase.name: score for score in collector.score.phases}
+    points = _costmap_points(folder / "result", collector)
     drawn = 0
     with track("drawing", len(scores), "phases") as progress:
         for name, images in groupby(_camera_images(collector, streets), key=lambda image: image[0]):
             score = scores[name]
             seen = {stamp: rgb for _, stamp, rgb in images}
-            gallery = Gallery(label_space, {} if score.phase.dropped == CAMERA else seen)
+            gallery = Gallery(label_space, {} if score.phase.dropped == CAMERA else seen, points)
             masks = {stamp: mask for stamp, mask in collector.masks.items() if collector.score.phase_of(stamp) is score}
             frames = gallery.save(folder, name, _caption(score), masks, collector.ground_truths, _FPS)
             summary += frames[::_SUMMARY_STEP]
@@ -291,6 +313,21 @@ def _draw_phases(collector: DemoCollector, label_space: LabelSpace, streets: Seq
             progress(drawn, len(scores))
     if summary:
         save_animation(folder / "demo.webp", summary, _FPS)
+
+
+def _costmap_points(result: Path, collector: DemoCollector) -> dict[int, dict[str, Points]]:
+    """Stamp of every kept mask → topic → (n, 3) meters in the robot's frame, read back from the result bag."""
+    found: dict[int, dict[str, Points]] = {stamp: {} for stamp in collector.masks}
+    with BagReader(result) as bag:
+        for entry in bag.messages([topic for topic in (GROUND_POINTS, OBSTACLE_POINTS) if topic in bag.topics]):
+            head: Any = entry.message.header
+            stamp = stamp_ns(head)
+            if stamp in found:
+                base_from_sensor = street_rig(collector.masks[stamp].shape).tree.lookup(BASE_FRAME, head.frame_id)
+                points = np.asarray(entry.message.data).view(NAVIGATION_POINT)
+                xyz = np.column_stack([points[axis] for axis in "xyz"])
+                found[stamp][entry.topic] = base_from_sensor.apply(xyz)
+    return found
 
 
 def _camera_images(collector: DemoCollector, streets: Sequence[Path]) -> Iterator[tuple[str, int, RGB]]:
