@@ -199,19 +199,18 @@ class MaskPoints:
         depth = self._segmentation.depth
         grid = self.grid(width) if depth is None else self._grid_of((depth.shape[0], depth.shape[1]))
         roles = _grid_roles(grid, role_table(label_space, parameters), parameters.min_confidence)
+        farthest = grid.nearest * (1 + _HIDDEN_SHARE) + _HIDDEN_M
         parts = []
         if DEPTH in parameters.sensors and grid.depth is not None:
-            rows, cols = np.nonzero((roles != NEITHER) & np.isfinite(grid.depth))
-            parts.append((rows, cols, grid.depth[rows, cols], grid.points[rows, cols]))
+            ranges = np.sqrt(np.einsum("ijk,ijk->ij", grid.points, grid.points))
+            shown = (roles != NEITHER) & (grid.depth <= farthest) & (ranges <= parameters.max_range)  # not NaN
+            parts.append((*np.nonzero(shown), grid.points[shown]))
         if LIDAR in parameters.sensors and self.lidar is not None:
             seen = self.lidar.visible
-            rows, cols = seen.pixels(grid.labels.shape)
-            chosen = np.flatnonzero(roles[rows, cols])
-            parts.append((rows[chosen], cols[chosen], seen.depth[chosen], self.lidar.placed[seen.index[chosen]]))
-        rows, cols, depth, xyz = (np.concatenate(column) for column in zip(*parts, strict=True))
-        kept = depth <= grid.nearest[rows, cols] * (1 + _HIDDEN_SHARE) + _HIDDEN_M
-        kept &= np.einsum("ij,ij->i", xyz, xyz) <= parameters.max_range**2
-        rows, cols, xyz = rows[kept], cols[kept], xyz[kept]
+            pixels = seen.pixels(grid.labels.shape)
+            shown = (roles[pixels] != NEITHER) & (seen.depth <= farthest[pixels]) & (seen.range <= parameters.max_range)
+            parts.append((pixels[0][shown], pixels[1][shown], self.lidar.placed[seen.index[shown]]))
+        rows, cols, xyz = (np.concatenate(column) for column in zip(*parts, strict=True))
         camera_from_sensor = self._rig.extrinsic(frames[0].frame_id, self._frame_set.time)
         points = np.zeros(len(xyz), NAVIGATION_POINT)
         for axis, column in zip("xyz", camera_from_sensor.inverse().apply(xyz).T, strict=True):
@@ -240,7 +239,8 @@ class MaskPoints:
             nearest[seen.rows, seen.cols] = np.minimum(nearest[seen.rows, seen.cols], seen.depth)
             unknown = np.isnan(points[seen.rows, seen.cols, 2])
             points[seen.rows[unknown], seen.cols[unknown]] = self.lidar.placed[seen.index[unknown]]
-        return MaskGrid(labels, confidence, depth, points, np.asarray(cv2.erode(nearest, _NEIGHBORS), np.float32))
+        around = cv2.erode(nearest, _NEIGHBORS, borderType=cv2.BORDER_REPLICATE)
+        return MaskGrid(labels, confidence, depth, points, np.asarray(around, np.float32))
 
     def _depth(self, size: tuple[int, int]) -> Meters | None:
         frame, known = self._frame_set.frames.get(DEPTH), self._segmentation.depth

@@ -3,7 +3,8 @@
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME is a key of `TABLES` or one of `RECORDED`.
 Sources are the code (docs/node.md, docs/model.md), benchmarks/results/*.json (docs/performance.md, docs/sensors.md) and
-weights/*.json (docs/training.md). The tables of docs/reliability.md are written by the runs that measure them.
+weights/*.json (docs/training.md, docs/navigation.md). The tables of docs/reliability.md are written by the runs that
+measure them.
 """
 
 from __future__ import annotations
@@ -306,6 +307,12 @@ def ablation(found: Json) -> str:
     return _scores(["features", "all sensors", *names, "mean of all subsets"], rows)
 
 
+def costmap(found: Json) -> str:
+    """Precision and recall of a costmap's cells, in percent."""
+    heads = [name.replace("_", " ") for name in found["rows"][0]]
+    return _scores(heads, [list(row.values()) for row in found["rows"]])
+
+
 def _shown(evaluation: Json) -> dict[str, Json]:
     """Heading → entry: all sensors, all but one, and each single sensor."""
     entries = {frozenset(entry["sensors"]): entry for entry in evaluation["subsets"]}
@@ -341,6 +348,7 @@ def _tables() -> dict[str, Callable[[], str]]:
         **{make.__name__: partial(make, results) for make in (goals, switches)},
         **{make.__name__: partial(make, evaluation) for make in (subsets, conditions, classes, protocols)},
         "ablation": partial(ablation, ablated),
+        "costmap": partial(costmap, _load(WEIGHTS / "costmap.json")),
     }
 
 
