@@ -58,7 +58,10 @@ def test_result_folder_has_images_and_metrics(demo):
     with Image.open(out / "demo.webp") as film:
         assert film.n_frames >= len(seen)
     for phase in seen:
-        assert np.asarray(Image.open(out / f"{phase}.png")).shape == (SIDE + 28, 3 * SIDE, 3)
+        panels = np.asarray(Image.open(out / f"{phase}.png"))
+        assert panels.shape == (SIDE + 28, 4 * SIDE, 3)
+        red, green, _ = panels[28:, 2 * SIDE : 3 * SIDE].reshape(-1, 3).astype(int).T
+        assert (green > red + 50).any() and (red > green + 100).any(), "ground and obstacles"
 
 
 def test_result_bag_has_masks_and_ground_truth(demo):
@@ -69,7 +72,8 @@ def test_result_bag_has_masks_and_ground_truth(demo):
         masks = {stamp(m.message.header): m.message for m in reader.messages(["/mlesam/labels"])}
         ground_truths = {stamp(m.message.header) for m in reader.messages(["/ground_truth/labels"])}
     assert set(counts) == {
-        *(f"/mlesam/{name}" for name in ("labels", "confidence", "status", "label_info", "overlay", "semantic_points")),
+        *(f"/mlesam/{name}" for name in ("labels", "confidence", "status", "label_info", "overlay")),
+        *(f"/mlesam/{name}_points" for name in ("semantic", "ground", "obstacle")),
         *("/ground_truth/labels", "/camera/camera_info", "/tf", "/tf_static"),
     }
     assert latched == {"/mlesam/label_info", "/tf_static"}
