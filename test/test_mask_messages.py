@@ -135,7 +135,7 @@ def test_images_for_display_have_the_width_that_is_asked_for(width, size):
     mask = Segmentation(STAMP, "front", labels, labels, {}, (CAMERA,))
     image = RawImage(48, 64, "rgb8", 192, np.full(48 * 192, 100, np.uint8))
     frame_set = FrameSet(STAMP, CAMERA, {CAMERA: SensorFrame(CAMERA, STAMP, "front", image)}, {CAMERA: 0})
-    rig = Rig("front", {"front": CameraModel(64, 48, np.eye(3) * 30, np.zeros(5))})
+    rig = Rig("front", {"front": CameraModel(64, 48, np.diag([30.0, 30, 1]), np.zeros(5))})
     made = mask_messages(mask, frame_set, rig, SPACE, replace(NodeParameters(), overlay_width=width))
     overlay = made["overlay"]()
     assert (overlay["height"], overlay["width"], len(overlay["data"])) == (*size, 3 * size[0] * size[1])
