@@ -78,7 +78,7 @@ def test_heartbeats_last_from_activate_to_deactivate(graph, node, heard):
         assert graph.spin_until(lambda: heard and not heard[-1][1].active, 5)
         graph.spin_for(0.6)
         messages = [message for _, message in heard]
-        assert 4 <= len(messages) <= 7 and [m.active for m in messages] == [True] * (len(messages) - 1) + [False]
+        assert len(messages) >= 4 and [m.active for m in messages] == [True] * (len(messages) - 1) + [False]
         assert {(m.id, m.heartbeat_period, m.heartbeat_timeout) for m in messages} == {(NAME, 0.25, 4.0)}
         instances |= {m.instance_id for m in messages}
     assert len(instances) == 2, "one per activation, as bond_core requires"
