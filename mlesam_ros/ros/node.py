@@ -70,7 +70,7 @@ class Heartbeat:
             self._publish(active=True)
 
     def stop(self) -> None:
-        """Break the bond; the last message says so."""
+        """Break the bond with a last message."""
         timer, self._timer = self._timer, None
         if timer is not None:
             self._node.destroy_timer(timer)
