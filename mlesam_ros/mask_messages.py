@@ -53,7 +53,7 @@ MASK_TOPICS = {
         "network (`labels_resolution`).",
     ),
     "camera_info": InterfaceSpec(
-        CAMERA_INFO, "Intrinsics of the images below the node's name: those of the camera, scaled to their size."
+        CAMERA_INFO, "Intrinsics of `labels` and of images with its size: those of the camera, scaled."
     ),
     "confidence": InterfaceSpec(IMAGE, "mono8: probability of that class times 255."),
     "overlay": InterfaceSpec(
