@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segmentation metrics from one confusion matrix.
+"""Segmentation metrics from one confusion matrix, and the calibration of the confidence.
 
 Toolkits differ in the treatment of absent classes in a mean. Here a per-class ratio with a zero denominator is NaN.
 There are three means of the IoU. `miou_present` averages the classes with ground truth pixels; this package prints it
@@ -131,6 +131,47 @@ class Confusion:
         }  # fmt: skip
         per_class = dict(zip(names, map(_percent, self.iou), strict=True))
         return {**{key: _percent(value) for key, value in scores.items()}, "per_class": per_class}
+
+
+class Reliability:
+    """Reliability histogram: the share of correct pixels by confidence (arXiv 1706.04599).
+
+    Attributes:
+        pixels: (N,) labeled pixels per bin of equal width; bin k has confidences in (k / N, (k + 1) / N].
+        correct: (N,) those with the class of the ground truth.
+        confidence: (N,) sums of their confidences.
+    """
+
+    def __init__(self, bins: int = 15) -> None:
+        """Create an empty histogram."""
+        self.pixels, self.correct, self.confidence = np.zeros((3, bins))
+
+    def add(
+        self, ground_truth: npt.NDArray[Any], prediction: npt.NDArray[Any], confidence: npt.NDArray[np.floating[Any]]
+    ) -> None:
+        """Count a pair of label images.
+
+        Args:
+            ground_truth: ids of any shape; pixels with the ignore id (255) do not count.
+            prediction: ids of the same shape.
+            confidence: probabilities of the prediction, of the same shape, 0 to 1.
+        """
+        labeled, bins = ground_truth != IGNORE, len(self.pixels)
+        sure, hit = confidence[labeled].astype(np.float64), (ground_truth == prediction)[labeled]
+        index = np.clip(np.ceil(sure * bins) - 1, 0, bins - 1).astype(np.int64)
+        self.pixels += np.bincount(index, minlength=bins)
+        self.correct += np.bincount(index, hit, bins)
+        self.confidence += np.bincount(index, sure, bins)
+
+    def merge(self, other: Reliability) -> None:
+        """Add the pixels of another part of the data."""
+        self.pixels, self.correct = self.pixels + other.pixels, self.correct + other.correct
+        self.confidence = self.confidence + other.confidence
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean of |accuracy - confidence| of the bins, weighted by their pixels."""
+        return float(_ratio(np.abs(self.correct - self.confidence).sum(), self.pixels.sum()))
 
 
 def _ratio(part: Any, whole: Any) -> Any:

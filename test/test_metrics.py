@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
+    multiclass_calibration_error,
     multiclass_confusion_matrix,
     multiclass_jaccard_index,
     multiclass_precision,
 )
 
 from mlesam_ros.errors import LabelError
-from mlesam_ros.metrics import Confusion
+from mlesam_ros.metrics import Confusion, Reliability
 
 
 def read(path):
@@ -155,3 +156,19 @@ def test_unequal_shapes_and_foreign_ids_are_refused():
         Confusion(2).add(np.zeros(4, np.uint8), np.zeros(5, np.uint8))
     with pytest.raises(LabelError, match=r"\[7\].*0 to 1"):
         Confusion(2).add(np.full(4, 7, np.uint8), np.zeros(4, np.uint8))
+
+
+@given(seed=st.integers(0, 1000), bins=st.integers(2, 30))
+def test_calibration_error_is_that_of_torchmetrics(seed, bins):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(2, 5, 6, 7, generator=generator)
+    truth = torch.randint(0, 5, (2, 6, 7), generator=generator)
+    truth[torch.rand(truth.shape, generator=generator) < 0.2] = 255
+    expected = multiclass_calibration_error(logits.softmax(1), truth, 5, bins, "l1", ignore_index=255)
+    confidence, prediction = (x.numpy() for x in logits.softmax(1).max(1))
+    whole = Reliability(bins)
+    for index in range(2):
+        part = Reliability(bins)
+        part.add(truth[index].numpy(), prediction[index], confidence[index])
+        whole.merge(part)
+    assert whole.error == pytest.approx(float(expected), abs=1e-6) and whole.pixels.sum() == (truth != 255).sum()

@@ -71,7 +71,7 @@ def _row(model: MLESAM, dataset: EncodedDataset, row: int) -> Rgb:
     tiles = [camera, _tile(colorize(ground_truth[0].numpy(), dataset.space), "ground truth")]
     with torch.inference_mode():
         for subset, logits in subset_predictor(model, SHOWN)(images, [row]):
-            mask = most_likely(logits, ground_truth.shape[-2:])[0]
+            mask = most_likely(logits, ground_truth.shape[-2:])[0][0]
             score = Confusion(len(dataset.space))
             score.add(ground_truth[0].numpy(), mask)
             name = "all" if subset == MODALITIES else " ".join(subset)

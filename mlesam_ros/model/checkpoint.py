@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.files import atomic_write, detect_file_type, write_error
@@ -24,7 +24,7 @@ from mlesam_ros.labels import LabelSpace
 from mlesam_ros.model.backbones import BACKBONES, Backbone, build_backbone
 from mlesam_ros.model.decoder import MaskDecoder
 from mlesam_ros.model.mlesam import MLESAM
-from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.model.model_config import SUBSET_SEPARATOR, MLESAMConfig
 from mlesam_ros.model.weights import names_of, resolve_base_weights, resolve_weights
 from mlesam_ros.types import Modality
 
@@ -118,7 +118,7 @@ def save_backbone(path: str | Path, backbone: Backbone) -> None:
     write_tensors(Path(path), tensors, {"backbone": backbone.name})
 
 
-def base_sha256(backbone: Backbone) -> str:
+def base_sha256(backbone: nn.Module) -> str:
     """SHA-256 of the frozen weights: over the sorted names and the float32 bytes of all tensors."""
     digest = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
@@ -264,7 +264,7 @@ _REMEDY = "Give a checkpoint with the same value, or start again with this one."
 _EXPERT_FIELDS = ("preprocessors", "normalization", "settings")
 """Configuration fields that map modalities; each entry belongs to one expert."""
 _SHARED_FIELDS = tuple(
-    f.name for f in fields(MLESAMConfig) if f.name not in ("modalities", "label_space", *_EXPERT_FIELDS)
+    f.name for f in fields(MLESAMConfig) if f.name not in ("modalities", "label_space", "temperatures", *_EXPERT_FIELDS)
 )
 """Configuration fields on which experts of different files must agree: they share router, heads, image size."""
 
@@ -286,7 +286,7 @@ def save_checkpoint(path: str | Path, model: MLESAM, metrics: Mapping[str, Any] 
         "config": _current_config(model).to_dict(),
         "base_sha256": base_sha256(model.backbone),
         "parameters": {
-            "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "trainable": sum(p.numel() for n, p in model.named_parameters() if not n.startswith("backbone.")),
             "total": sum(p.numel() for p in model.parameters()),
         },
         "metrics": dict(metrics or {}),
@@ -324,15 +324,20 @@ def load_checkpoint(
     return model.eval()
 
 
-def load_trained(path: str | Path, model: MLESAM) -> None:
+def load_trained(path: str | Path, model: MLESAM, drop: bool = False) -> None:
     """Load a checkpoint's tensors into an existing float32 model.
+
+    Args:
+        path: a file written by `save_checkpoint`.
+        model: model of the same backbone, rank, modalities and classes, on the same base weights.
+        drop: whether to ignore a router or an auxiliary head of the file that the model's configuration lacks.
 
     Raises:
         CheckpointError: the file is unreadable, or of another backbone, rank, label space, set of modalities or other
             base weights; the message names both values.
     """
     _, base = _check_compatible(path, model, ("backbone", "rank", "modalities"))
-    state = _read_matching_state(path, model)
+    state = _read_matching_state(path, model, ("router.", "auxiliary.") if drop else ())
     model.load_state_dict(state, strict=False)
     model.experts.unmerge()
     model.base_sha256 = base
@@ -401,10 +406,11 @@ def _check_shapes(path: str | Path, config: MLESAMConfig) -> None:
         _read_matching_state(path, MLESAM(config))
 
 
-def _read_matching_state(path: str | Path, model: MLESAM) -> dict[str, Tensor]:
-    """Read a checkpoint's tensors; require exactly those of a model of its configuration."""
-    state = _read_trained(path)
-    if differing := describe_key_mismatch(state, trainable_state(model)):
+def _read_matching_state(path: str | Path, model: MLESAM, optional: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Read a checkpoint's tensors; require exactly those of the model, except for optional parts that it lacks."""
+    own, state = trainable_state(model), _read_trained(path)
+    state = {name: tensor for name, tensor in state.items() if name in own or not name.startswith(optional)}
+    if differing := describe_key_mismatch(state, own):
         raise CheckpointError(f"{path} contradicts its own configuration: of its {len(state)} tensors {differing}.")
     return state
 
@@ -430,6 +436,7 @@ def _current_config(model: MLESAM) -> MLESAMConfig:
     """Configuration with the model's current experts."""
     names, config = model.experts.modalities, model.config
     own: dict[str, Any] = {key: _only(getattr(config, key), names) for key in _EXPERT_FIELDS}
+    own["temperatures"] = _of_subsets(config.temperatures, names)
     return replace(config, modalities=names, rank=model.experts.rank, **own)
 
 
@@ -439,7 +446,13 @@ def _with_experts(current: MLESAMConfig, source: MLESAMConfig, taken: Sequence[M
     own: dict[str, Any] = {
         key: {**_only(getattr(current, key), kept), **_only(getattr(source, key), taken)} for key in _EXPERT_FIELDS
     }
+    own["temperatures"] = _of_subsets(current.temperatures, kept)
     return replace(current, **own)
+
+
+def _of_subsets(temperatures: Mapping[str, float], names: Sequence[Modality]) -> dict[str, float]:
+    """Temperatures of the subsets of some modalities; those of other subsets were fitted to other experts."""
+    return {key: value for key, value in temperatures.items() if {*key.split(SUBSET_SEPARATOR)} <= {*names}}
 
 
 def _only(mapping: Mapping[Modality, Any], names: Sequence[Modality]) -> dict[Modality, Any]:

@@ -15,7 +15,7 @@ from mlesam_ros.errors import ImageError
 from mlesam_ros.model.backbones import LEVELS, STRIDE, Pyramid, backbone_size, build_backbone
 from mlesam_ros.model.decoder import AuxiliaryHead, MaskDecoder, level_channels
 from mlesam_ros.model.lora import ExpertBank
-from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.model.model_config import MLESAMConfig, subset_name
 from mlesam_ros.types import Modality
 
 
@@ -128,6 +128,7 @@ class Output:
         weights: level → (B, M) router weights, in the order of `modalities`.
         modalities: those that took part.
         fuse: combination of the two heads in `fused`, see `MLESAMConfig.fuse`.
+        temperature: divisor of `fused`, see `MLESAMConfig.temperatures`.
     """
 
     logits: Tensor
@@ -135,6 +136,7 @@ class Output:
     weights: dict[str, Tensor]
     modalities: tuple[Modality, ...]
     fuse: str
+    temperature: float = 1.0
 
     def weight(self, level: str, modality: Modality) -> Tensor:
         """(B,) weight of a modality at a level: zero for one that took no part."""
@@ -144,13 +146,13 @@ class Output:
 
     @property
     def fused(self) -> Tensor:
-        """(B, C, H/4, W/4) logits of both heads together."""
+        """(B, C, H/4, W/4) calibrated logits of both heads together."""
         if self.aux_logits is None or self.fuse == "main":
-            return self.logits
+            return self.logits / self.temperature
         if self.fuse == "mean":
-            return (self.logits + self.aux_logits) / 2
+            return (self.logits + self.aux_logits) / (2 * self.temperature)
         main, aux = (x.softmax(1).amax(1, keepdim=True) for x in (self.logits, self.aux_logits))  # (B, 1, h, w)
-        return torch.where(main >= aux, self.logits, self.aux_logits)
+        return torch.where(main >= aux, self.logits, self.aux_logits) / self.temperature
 
 
 class MLESAM(nn.Module):
@@ -204,7 +206,8 @@ class MLESAM(nn.Module):
         """Fuse the features and decode them with both heads."""
         fused, weights = self.fuse(features.pyramid)
         logits, auxiliary = self.decode(fused)
-        return Output(logits, auxiliary, weights, features.modalities, self.config.fuse)
+        temperature = self.config.temperatures.get(subset_name(features.modalities), 1.0)
+        return Output(logits, auxiliary, weights, features.modalities, self.config.fuse, temperature)
 
     def encode(self, batch: Tensor) -> Pyramid:
         """(M B, 3, H, W) to level → (M B, C, h, w), with the active experts."""

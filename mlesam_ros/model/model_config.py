@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -63,6 +63,8 @@ class MLESAMConfig:
         auxiliary: whether there is an auxiliary head.
         fuse: combination of the two heads: mean of the logits, per pixel the more confident head, or the main head
             alone. Unknown in the paper.
+        temperatures: subset of the modalities, see `subset_name` → divisor of its logits that calibrates the confidence
+            (temperature scaling, arXiv 1706.04599); 1 where an entry is missing.
     """
 
     backbone: str = "hiera_nano"
@@ -81,6 +83,7 @@ class MLESAMConfig:
     combine: str = "mean"
     auxiliary: bool = True
     fuse: str = "mean"
+    temperatures: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate the values.
@@ -115,6 +118,16 @@ class MLESAMConfig:
                     "mean and standard deviation, the second above 0."
                 )
 
+        self._check_temperatures()
+
+    def _check_temperatures(self) -> None:
+        for subset, value in self.temperatures.items():
+            if set(subset.split(SUBSET_SEPARATOR)) - set(self.modalities) or not 0 < value < _MAX_ABS:
+                raise ConfigError(
+                    f"temperatures has {short_repr(value)} for {short_repr(subset)}; accepted are finite numbers above "
+                    f"0 for subsets of {subset_name(self.modalities)}."
+                )
+
     @classmethod
     def paper(cls, **changes: Any) -> MLESAMConfig:
         """Configuration of the paper, where it is specified."""
@@ -147,8 +160,17 @@ class MLESAMConfig:
         values["label_space"] = self.label_space.to_dict()
         values["preprocessors"] = dict(self.preprocessors)
         values["settings"] = {m: dict(own) for m, own in self.settings.items()}
+        values["temperatures"] = dict(self.temperatures)
         values["normalization"] = {m: [list(mean), list(std)] for m, (mean, std) in self.normalization.items()}
         return values
+
+
+SUBSET_SEPARATOR = "+"
+
+
+def subset_name(modalities: Iterable[Modality]) -> str:
+    """Name of a subset of the modalities, such as `camera+lidar`; the order is that of the experts."""
+    return SUBSET_SEPARATOR.join(modalities)
 
 
 def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:

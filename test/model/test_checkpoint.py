@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -162,6 +163,14 @@ class TestExpertsFromAFile:
         assert set(model.config.normalization) == {"camera", "sonar"}
         save_checkpoint(tmp_path / "both.safetensors", model)
         assert load_checkpoint(tmp_path / "both.safetensors", base).config == model.config
+
+    def test_temperatures_of_replaced_experts_are_dropped(self, files, source, tmp_path):
+        model, base, _ = files
+        model.config = replace(model.config, temperatures={"camera": 1.5, "camera+lidar": 2.0, "lidar": 1.2})
+        save_checkpoint(tmp_path / "fitted.safetensors", model)
+        assert load_checkpoint(tmp_path / "fitted.safetensors", base).config.temperatures == model.config.temperatures
+        load_experts(source[1], model, ["lidar"])
+        assert model.config.temperatures == {"camera": 1.5}
 
     def test_a_model_in_half_precision_remembers_its_base(self, files, source):
         _, base, path = files

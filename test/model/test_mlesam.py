@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network and its router."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -52,6 +53,18 @@ def test_an_absent_sensor_has_no_weight(make_model, make_images):
         assert torch.equal(output.weight(level, "camera"), torch.zeros(3))
         assert torch.equal(output.weight(level, "lidar"), output.weights[level][:, 1])
         torch.testing.assert_close(sum(output.weight(level, m) for m in MODALITIES), torch.ones(3))
+
+
+@pytest.mark.parametrize("fuse", ["mean", "main", "max_confidence"])
+def test_the_temperature_of_a_subset_divides_its_logits(make_model, make_images, fuse):
+    model = make_model(fuse=fuse)
+    subset, other, images = ("camera", "lidar"), ("camera", "depth"), make_images(MODALITIES)
+    with torch.inference_mode():
+        before = [model({m: images[m] for m in some}).fused for some in (subset, other)]
+        model.config = replace(model.config, temperatures={"camera+lidar": 2.5})
+        after = [model({m: images[m] for m in some}).fused for some in (subset, other)]
+    torch.testing.assert_close(after[0], before[0] / 2.5)
+    assert torch.equal(after[1], before[1])
 
 
 def test_the_order_in_which_images_are_given_does_not_matter(make_model, make_images):

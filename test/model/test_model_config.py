@@ -57,9 +57,12 @@ def test_a_misspelt_key_is_refused_with_the_nearest():
         {"normalization": {"camera": [[0, 0, 0], [1, 1, float("nan")]]}},
         {"normalization": {"camera": [[0, 0, 0], [1, 1, 0]]}},
         {"normalization": {"camera": [[0, 0], [1, 1]]}},
+        {"temperatures": {"camera": 0.0}},
+        {"temperatures": {"camera+lidar": float("nan")}},
+        {"temperatures": {"camera+radar": 1.0}},
     ],
 )
-def test_invalid_preprocessors_and_normalization_are_refused(values):
+def test_invalid_values_of_a_modality_are_refused(values):
     """Metadata of a damaged checkpoint. Every value is named before anything computes with it."""
     with pytest.raises(ConfigError, match="camera"):
         MLESAMConfig.from_dict(values)

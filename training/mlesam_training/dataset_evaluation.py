@@ -6,7 +6,7 @@ Includes the tables and the content of `evaluation.json`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from mlesam_ros.corruptions import (
 )
 from mlesam_ros.errors import CheckpointError
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.metrics import Confusion
+from mlesam_ros.metrics import Confusion, Reliability
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -56,14 +56,16 @@ Fit = Callable[[dict[Modality, Tensor], Tensor], tuple[dict[Modality, Tensor], T
 
 @dataclass
 class Score:
-    """Confusion matrices of one evaluated case, such as a subset of the sensors.
+    """Confusion matrices and calibration of one evaluated case, such as a subset of the sensors.
 
     Attributes:
         whole: over all rows.
+        reliability: of the confidence, over the rows that no temperature was fitted on.
         conditions: kind → name, such as weather → fog → over the rows of that condition.
     """
 
     whole: Confusion
+    reliability: Reliability = field(default_factory=Reliability)
     conditions: dict[str, dict[str, Confusion]] = field(default_factory=dict)
 
 
@@ -77,6 +79,7 @@ class EvalConfig:
         device: device of the model.
         fit: resizes images and labels; None for images that already have the input size of the network.
         report: called with (batches done, batches in total) of this process.
+        fitted: rows that temperatures were fitted on, which `Score.reliability` leaves out.
     """
 
     batch: int = 8
@@ -84,6 +87,7 @@ class EvalConfig:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     fit: Fit | None = None
     report: Callable[[int, int], None] | None = None
+    fitted: Collection[int] = ()
 
 
 def evaluate(
@@ -115,7 +119,10 @@ def evaluate(
         images = {name: image.to(how.device) for name, image in images.items()}
         with torch.inference_mode(), autocast(how.precision, how.device):
             for each, logits in predict(images, rows):
-                _count(scores[each], dataset, rows, ground_truth.numpy(), most_likely(logits, ground_truth.shape[-2:]))
+                predicted, confidence = most_likely(logits, ground_truth.shape[-2:])
+                _count(scores[each], dataset, rows, ground_truth.numpy(), predicted)
+                new = [place for place, row in enumerate(rows) if row not in how.fitted]
+                scores[each].reliability.add(ground_truth.numpy()[new], predicted[new], confidence[new])
         if how.report:
             how.report(number + 1, len(firsts))
     for score in scores.values():
@@ -134,10 +141,12 @@ def subset_predictor(model: MLESAM, chosen: Sequence[Subset]) -> Predict[Subset]
     return predict
 
 
-def most_likely(logits: Tensor, size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """(B, H, W) class ids: argmax of (B, C, h, w) logits, interpolated bilinearly to the (H, W) of `size`."""
+def most_likely(logits: Tensor, size: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Class ids and their probabilities, (B, H, W) each, of (B, C, h, w) logits interpolated bilinearly to (H, W)."""
     large = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
-    return large.max(1).indices.to(torch.uint8).cpu().numpy()  # on a CPU six times as fast as argmax
+    best = large.max(1)  # on a CPU six times as fast as argmax
+    confidence = (best.values - large.logsumexp(1)).exp()
+    return best.indices.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy()
 
 
 def _kinds(dataset: LabeledDataset) -> dict[str, list[str]]:
@@ -148,7 +157,7 @@ def _kinds(dataset: LabeledDataset) -> dict[str, list[str]]:
 
 def _empty(classes: int, kinds: Mapping[str, Sequence[str]]) -> Score:
     conditions = {kind: {name: Confusion(classes) for name in names} for kind, names in kinds.items()}
-    return Score(Confusion(classes), conditions)
+    return Score(Confusion(classes), Reliability(), conditions)
 
 
 def _count(
@@ -167,6 +176,8 @@ def _add_up(score: Score, device: torch.device) -> None:
     parts = [score.whole, *(part for names in score.conditions.values() for part in names.values())]
     for part in parts:
         part.counts = all_reduce_sum(torch.from_numpy(part.counts).to(device)).cpu().numpy()
+    for name, values in vars(score.reliability).items():
+        setattr(score.reliability, name, all_reduce_sum(torch.from_numpy(values).to(device)).cpu().numpy())
 
 
 FORMAT = 2
@@ -220,7 +231,9 @@ def _entry(subset: Subset, score: Score, names: Sequence[str]) -> dict[str, Any]
     kinds = {
         kind: {name: _summary(part, names) for name, part in parts.items()} for kind, parts in score.conditions.items()
     }
-    return {"sensors": list(subset), **_summary(score.whole, names), "conditions": kinds}
+    error = score.reliability.error
+    calibration = {"calibration_error": None if np.isnan(error) else round(error, 4)}
+    return {"sensors": list(subset), **_summary(score.whole, names), **calibration, "conditions": kinds}
 
 
 def _summary(matrix: Confusion, names: Sequence[str]) -> dict[str, Any]:
