@@ -54,6 +54,16 @@ def test_without_options_nothing_changes():
     assert torch.equal(labels, original_labels) and all(torch.equal(images[name], original[name]) for name in original)
 
 
+def test_a_step_crops_its_images_to_one_of_the_heights():
+    images, labels = batch(size=(96, 48))
+    cut = Augment(Augmentation(heights=(96, 64, 32), zoom=1.0, thin=0.0, flip=0.0), STATISTICS)
+    for shared, height in ((0.0, 96), (0.34, 64), (0.99, 32)):
+        low, low_labels = cut(images, labels, torch.Generator().manual_seed(2), shared)
+        top = int(low["depth"][0, 0, 0, 0]) // 48
+        assert low["depth"].shape == (3, 3, height, 48) and torch.equal((low["depth"][:, 0] % 251).byte(), low_labels)
+        assert torch.equal(low["depth"][0], images["depth"][0, :, top : top + height])
+
+
 def test_the_same_generator_gives_the_same_batch():
     first, again, other = augment(3), augment(3), augment(4)
     assert all(torch.equal(first[0][name], again[0][name]) for name in first[0])

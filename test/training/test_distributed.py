@@ -170,7 +170,7 @@ def test_two_processes_train_what_one_trains(together, alone, smoke, stage, fold
     recipe = load_recipe(alone / f"{stage}.yaml")
     path = together / f"{stage}_0.safetensors"
     if stage == "pretrain":
-        save_backbone(path, PretrainStage("hiera_nano", 25, recipe.mixture, None).model.backbone)
+        save_backbone(path, PretrainStage(model_config(recipe), recipe.mixture, None).model.backbone)
     else:
         save_checkpoint(path, ExpertStage(model_config(recipe), recipe.backbone, 0.0, None).model)
     assert (two - one).norm() < 0.02 * (one - vector(path)).norm()

@@ -87,6 +87,11 @@ def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
         ({"batch": 8, "accumulate": 3}, "batch is 8; with accumulate 3"),
         ({"ema": 1.5}, "ema is 1.5"),
         ({"device": "gpu"}, "did you mean cpu"),
+        ({"data": {**MINIMAL["data"], "train": {**TRAIN, "styles": {"plane": 1}}}}, "did you mean plain"),
+        ({"augmentation": {"heights": [48]}}, "heights is 48; it must be a multiple of 32"),
+        ({"augmentation": {"heights": [32, 512]}}, "heights has 512; the data is 256 high"),
+        ({"validate_every": -1}, "validate_every is -1"),
+        ({"teacher": "t.safetensors"}, "teacher is for stage experts"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_accepted(tmp_path, changes, words):

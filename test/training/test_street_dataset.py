@@ -20,6 +20,7 @@ from mlesam_ros.errors import DatasetError, FileError, LabelError
 from mlesam_ros.files import exclusive_folder
 from mlesam_ros.preprocessing.depth import LogDepth
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.simulation.style import STYLES
 from mlesam_ros.simulation.weather import FAULTS, WEATHERS
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, MODALITIES, FrameSet
@@ -52,7 +53,7 @@ def test_default_weather_alternates_sun_and_night(street):
 def test_row_has_its_weather_and_fault(smoke, tmp_path):
     split = Split(0, 1, 1, {"fog": 1.0}, {"underexposure": 1.0})
     foggy = prepare(replace(smoke.data, folder=str(tmp_path), train=split), "train")
-    assert foggy.conditions == [{"weather": "fog", "fault": "underexposure"}]
+    assert foggy.conditions == [{"weather": "fog", "fault": "underexposure", "style": "plain"}]
     world = World(0, "fog", (64, 64), fault="underexposure")
     moment = world.sample(world.length // 2)
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
@@ -159,13 +160,13 @@ def test_a_street_that_has_changed_since_is_refused(street, smoke, tmp_path):
 
 def test_the_fingerprint_follows_the_encoders_and_the_world(monkeypatch):
     preprocessors = tuple(DEFAULT_PREPROCESSORS.items())
-    found = fingerprint(("sun",), ("none",), "plain", preprocessors)
+    found = fingerprint(("sun",), ("none",), ("plain",), preprocessors)
     fingerprint.cache_clear()
-    assert fingerprint(("sun",), ("none",), "plain", preprocessors) == found
-    assert fingerprint(("night",), ("none",), "plain", preprocessors) != found
+    assert fingerprint(("sun",), ("none",), ("plain",), preprocessors) == found
+    assert fingerprint(("night",), ("none",), ("plain",), preprocessors) != found
     fingerprint.cache_clear()
     monkeypatch.setattr(LogDepth, "normalization", ((0.0,) * 3, (1.0,) * 3))
-    assert fingerprint(("sun",), ("none",), "plain", preprocessors) != found
+    assert fingerprint(("sun",), ("none",), ("plain",), preprocessors) != found
     fingerprint.cache_clear()
 
 
@@ -193,9 +194,10 @@ def test_larger_split_keeps_its_streets():
     assert street_conditions(Split(20, 10, 1, **shares)) == large[10:20]
 
 
-def test_streets_hold_every_weather_with_every_fault():
-    count = len(WEATHERS) * len(FAULTS)
-    split = Split(900, count, 1, dict.fromkeys(WEATHERS, 0.2), dict.fromkeys(FAULTS, 1.0))
+def test_streets_hold_every_weather_with_every_fault_in_every_style():
+    count = len(WEATHERS) * len(FAULTS) * len(STYLES)
+    shares = dict.fromkeys(WEATHERS, 0.2), dict.fromkeys(FAULTS, 1.0), dict.fromkeys(STYLES, 0.5)
+    split = Split(10 * count, count, 1, *shares)
     assert len(set(street_conditions(split))) == count
 
 

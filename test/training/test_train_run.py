@@ -9,16 +9,20 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
+from torch.distributions import Categorical, kl_divergence
 from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
 from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.types import MODALITIES
+from mlesam_training.batch_loader import BatchLoader
 from mlesam_training.data_config import open_source
+from mlesam_training.image_damage import damaged
 from mlesam_training.recipe import load_recipe
 from mlesam_training.stages import ExpertStage, draw_subset
-from mlesam_training.train_run import ABLATION_ROWS, EVALUATION, EXPERTS, ablate, model_config, train
+from mlesam_training.train_run import ABLATION_ROWS, EVALUATION, EXPERTS, VALIDATION, ablate, model_config, train
 from mlesam_training.trainer import LOG, run
 
 
@@ -56,6 +60,9 @@ def test_experts_train_and_the_backbone_does_not_move(expert_file, pretrained, t
     assert len(content["subsets"]) == 15 and content["any_modal"]["expected"].keys() == {"0.2", "0.1", "0.05"}
     metrics = describe_checkpoint(path)["metrics"]
     assert metrics["miou"] == content["subsets"][0]["miou"]
+    fitted = {"+".join(entry["sensors"]): entry["temperature"] for entry in content["subsets"]}
+    assert model.config.temperatures == fitted and len(set(fitted.values())) > 1
+    assert all(0 <= entry[f"calibration_error{when}"] <= 1 for entry in content["subsets"] for when in ("", "_before"))
     assert metrics["miou_night"] == content["subsets"][0]["conditions"]["weather"]["night"]["miou"]
 
 
@@ -127,10 +134,84 @@ def test_ablation_writes_one_table(smoke_file, tmp_path):
     content = json.loads((out / "ablation.json").read_text())
     assert json.loads(result.read_text()) == {"ablation": str(out / "ablation.json")}
     assert [row["name"] for row in content["rows"]] == list(ABLATION_ROWS) and content["steps"] == 1
-    assert set(content["rows"][0]["conditions"]) == {"night", "none", "sun"}
+    assert set(content["rows"][0]["conditions"]) == {"night", "none", "plain", "sun"}
     configs = {name: describe_checkpoint(out / name / EXPERTS)["config"] for name in ABLATION_ROWS}
     assert [(c["features"], c["auxiliary"]) for c in configs.values()] == [
         ("average", False), ("routed", False), ("both", False), ("both", True)
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="Give a recipe of stage experts"):
         ablate(load_recipe(pretrain), tmp_path)
+
+
+def test_experts_start_from_the_heads_of_the_pretraining(expert_file, pretrained, tmp_path):
+    heads = load_file(pretrained.with_name(EXPERTS))
+    fields = yaml.safe_load(expert_file.read_text()) | {"start": str(pretrained.with_name(EXPERTS))}
+    fields["model"].pop("rank")  # that of the pretraining
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(fields | {"lr": 0.0, "steps": 1}))
+    started = load_file(train(path, tmp_path / "out").weights)
+    assert started.keys() == heads.keys() and all(torch.equal(started[name], heads[name]) for name in heads)
+
+
+@pytest.fixture
+def students(expert_file, pretrained, tmp_path):
+    """Stage with a teacher and its recipe: one step with all modalities."""
+    recipe = replace(load_recipe(expert_file), full_share=1.0, steps=1, warmup=0, lr=0.01)
+    teacher = train(recipe, tmp_path / "teacher").weights
+    return replace(recipe, teacher=str(teacher), start=str(teacher))
+
+
+def test_a_teacher_adds_the_divergence_on_damaged_images(students, tmp_path):
+    def first_loss(recipe, out):
+        train(recipe, out)
+        return json.loads((out / LOG).read_text().splitlines()[0])["loss"]
+
+    alone = first_loss(replace(students, teacher=None), tmp_path / "alone")
+    once, twice = (first_loss(replace(students, imitation=w), tmp_path / f"{w}") for w in (1.0, 2.0))
+    assert once > alone and twice - alone == pytest.approx(2 * (once - alone), rel=1e-3)
+    parted = first_loss(replace(students, accumulate=2), tmp_path / "parted")
+    assert parted == pytest.approx(once, rel=1e-4)
+
+
+def test_another_teacher_does_not_resume(students, expert_file, tmp_path):
+    train(students, tmp_path / "out")
+    other = train(replace(load_recipe(expert_file), steps=2), tmp_path / "other").weights
+    with pytest.raises(MlesamError, match="teacher with SHA-256"):
+        train(replace(students, teacher=str(other)), tmp_path / "out")
+
+
+def test_divergence_is_torch_s(students):
+    stage = ExpertStage(model_config(students), str(students.backbone), 1.0, None)
+    source = open_source(students, stage.model.config)
+    teacher = load_checkpoint(students.teacher, students.backbone)
+    stage.distill(teacher, source.train.blanks)
+    batch = BatchLoader(students, source.train, source.augment, stage.plan, torch.device("cpu")).step(0)[0]
+    stage.model.eval()
+    states = [generator.get_state() for generator in batch.generators]
+    found = stage.imitation(batch)
+    for generator, state in zip(batch.generators, states, strict=True):
+        generator.set_state(state)
+    worse = [damaged(s, source.train.blanks, g) for s, g in zip(batch.samples, batch.generators, strict=True)]
+    target = teacher(batch.stacked()).fused.softmax(1)
+    output = stage.model({m: torch.stack([s[m] for s in worse]) for m in MODALITIES})
+    each = [
+        kl_divergence(Categorical(target.movedim(1, -1)), Categorical(logits=x.movedim(1, -1)))
+        for x in (output.logits, output.aux_logits)
+    ]
+    assert found.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-4)
+    part = replace(batch, samples=tuple({"camera": sample["camera"]} for sample in batch.samples))
+    assert stage.imitation(part) is None
+
+
+def test_validation_keeps_the_best_weights_and_changes_nothing(expert_file, pretrained, tmp_path):
+    recipe = replace(load_recipe(expert_file), ema=0.9, checkpoint_minutes=0.0)
+    plain = train(recipe, tmp_path / "plain").weights.read_bytes()
+    out = tmp_path / "validated"
+    last = train(replace(recipe, validate_every=2), out)
+    assert last.weights.read_bytes() == plain
+    entries = [json.loads(line) for line in (out / VALIDATION).read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == [2, 4]
+    metrics = describe_checkpoint(out / "best" / EXPERTS)["metrics"]
+    assert metrics["miou_mean_over_subsets"] == max(entry["mean_of_subsets"] for entry in entries)
+    best, final = (load_checkpoint(path, pretrained).config for path in (out / "best" / EXPERTS, last.weights))
+    assert best == replace(final, temperatures={})

@@ -22,9 +22,9 @@ from mlesam_ros.resources import resource_path
 from mlesam_training.augmentation import Augment
 from mlesam_training.batch_loader import BatchLoader, SeededDropout2d, epoch_rows, sample_generator
 from mlesam_training.loss import Grid, pixel_losses
-from mlesam_training.stages import ExpertStage, Pretraining, PretrainStage
+from mlesam_training.stages import ExpertStage, PretrainStage
 from mlesam_training.state import TrainState
-from mlesam_training.train_run import train
+from mlesam_training.train_run import model_config, train
 from mlesam_training.trainer import (
     BAD_BATCH,
     LOG,
@@ -42,7 +42,7 @@ STATISTICS = (torch.zeros(3), torch.ones(3))
 
 def new_stage(recipe):
     torch.manual_seed(recipe.seed)
-    return PretrainStage("hiera_nano", 25, recipe.mixture, None)
+    return PretrainStage(model_config(recipe), recipe.mixture, None)
 
 
 def trained(recipe, street, out, resume=True):
@@ -132,7 +132,7 @@ def test_weight_decay_acts_on_matrices_alone(smoke, backbone):
     """timm's rule, by name: no biases, norms, position codes or learned tokens; for both stages."""
     config = MLESAMConfig(backbone=backbone, modalities=("bias", "camera"), router_width=8, combine="concat")
     with torch.device("meta"):
-        models = [MLESAM(config), Pretraining(backbone, 25)]
+        models = [MLESAM(config), PretrainStage(config, {"camera": 1.0}, None).model]
     decayed = set()
     for model in models:
         (with_decay, without), names = TrainState(smoke, model).optimizer.param_groups, {}
@@ -145,7 +145,7 @@ def test_weight_decay_acts_on_matrices_alone(smoke, backbone):
         assert not any(name.startswith(tuple(f"{norm}." for norm in norms)) for name in ours)
     words = ("bias", "biases", "norm", "pos_embed", "rel_pos", "class_tokens", "no_mask")
     assert not [name for name in decayed if any(w in name.replace("by_modality.bias", "") for w in words)]
-    assert {"experts.by_modality.bias.a.N", "experts.by_modality.camera.b.N", "head.mix.weight"} <= decayed
+    assert {"experts.by_modality.bias.a.N", "experts.by_modality.camera.b.N"} <= decayed
     assert {"decoder.hypernetworks.weights.N", "auxiliary.classify.weight", "router.mixes.semantic.weight"} <= decayed
 
 
@@ -153,7 +153,7 @@ def test_the_average_follows_the_weights(smoke, street, tmp_path):
     plain = trained(replace(smoke, steps=6), street, tmp_path / "plain")
     slow = trained(replace(smoke, steps=6, ema=0.9), street, tmp_path / "slow")
     first = new_stage(smoke).model.state_dict()
-    name = "head.classify.weight"
+    name = "auxiliary.classify.weight"
     assert (slow[name] - first[name]).norm() < (plain[name] - first[name]).norm()
     again = trained(replace(smoke, steps=6, ema=0.9), street, tmp_path / "slow")
     assert all(torch.equal(slow[key], again[key]) for key in slow), "a finished run gives other weights when resumed"
@@ -224,7 +224,7 @@ def test_nonfinite_loss_stops_the_run_and_saves_the_batch(smoke, street, tmp_pat
 
 def test_nonfinite_gradient_stops_the_run(smoke, street, tmp_path):
     stage = new_stage(smoke)
-    stage.model.head.classify.bias.register_hook(lambda gradient: gradient * float("inf"))
+    stage.model.auxiliary.classify.bias.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(MlesamError, match="norm of its gradient"):
         run(smoke, stage, street, Augment(smoke.augmentation, STATISTICS), tmp_path)
     assert not (tmp_path / STATE).exists()

@@ -15,6 +15,7 @@ as sparse are resampled by nearest neighbor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -39,24 +40,29 @@ class Augment:
         self.options = options
         self.mean, self.std = (torch.as_tensor(s, dtype=torch.float32).view(3, 1, 1) for s in camera_statistics)
 
-    def __call__(self, images: Images, labels: Tensor, generator: torch.Generator) -> tuple[Images, Tensor]:
+    def __call__(
+        self, images: Images, labels: Tensor, generator: torch.Generator, shared: float = 0.0
+    ) -> tuple[Images, Tensor]:
         """Augment every sample of a batch independently, with the same geometry for all its modalities.
 
         Args:
             images: modality → (B, 3, H, W) float32 normalized.
             labels: (B, H, W) uint8.
             generator: source of randomness.
+            shared: random number in [0, 1) that chooses one of the option `heights`.
 
         Returns:
-            New tensors of the same shapes.
+            New tensors of the same shapes, or of the chosen height.
         """
-        return _augment_each(self._sample, images, labels, generator)
+        heights = self.options.heights or (labels.shape[-2],)
+        sample = partial(self._sample, out=heights[int(shared * len(heights))])
+        return _augment_each(sample, images, labels, generator)
 
-    def _sample(self, images: Images, labels: Tensor, generator: torch.Generator) -> tuple[Images, Tensor]:
+    def _sample(self, images: Images, labels: Tensor, generator: torch.Generator, out: int) -> tuple[Images, Tensor]:
         draw = torch.rand(6, generator=generator).tolist()
         height, width = labels.shape[-2:]
         zoom = 1 + draw[0] * (self.options.zoom - 1)
-        h, w = max(1, round(height / zoom)), max(1, round(width / zoom))
+        h, w = max(1, round(out / zoom)), max(1, round(width / zoom))
         top, left = int(draw[1] * (height - h + 1)), int(draw[2] * (width - w + 1))
         flip = draw[3] < self.options.flip
 
@@ -64,15 +70,15 @@ class Augment:
             image = image[..., top : top + h, left : left + w]
             if flip:
                 image = image.flip(-1)
-            return resized(image, (height, width), mode)
+            return resized(image, (out, width), mode)
 
-        out = {name: cut(image, "bilinear" if name == CAMERA else "nearest") for name, image in images.items()}
-        if CAMERA in out:
-            out[CAMERA] = self._recolor(out[CAMERA], generator)
+        cuts = {name: cut(image, "bilinear" if name == CAMERA else "nearest") for name, image in images.items()}
+        if CAMERA in cuts:
+            cuts[CAMERA] = self._recolor(cuts[CAMERA], generator)
         for name in SPARSE:
-            if name in out and self.options.thin:
-                out[name] = random_drop(out[name], draw[4] * self.options.thin, generator)
-        return out, cut(labels[None], "nearest")[0]
+            if name in cuts and self.options.thin:
+                cuts[name] = random_drop(cuts[name], draw[4] * self.options.thin, generator)
+        return cuts, cut(labels[None], "nearest")[0]
 
     def _recolor(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Scale brightness, contrast and saturation of a normalized (3, H, W) image by a random factor each."""
@@ -119,13 +125,16 @@ class RandomCrops:
         mean, std = dataset.normalization.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
         self._mean, self._std = (torch.tensor(s).view(3, 1, 1) for s in (mean, std))
 
-    def __call__(self, images: Images, labels: Tensor, generator: torch.Generator) -> tuple[Images, Tensor]:
+    def __call__(
+        self, images: Images, labels: Tensor, generator: torch.Generator, shared: float = 0.0
+    ) -> tuple[Images, Tensor]:
         """Augment every sample of a batch independently, with the same geometry for all its modalities.
 
         Args:
             images: modality → (B, 3, H, W) float32 normalized.
             labels: (B, H, W) uint8.
             generator: source of randomness.
+            shared: not used; every crop has the same size.
 
         Returns:
             Modality → (B, 3, crop, crop), and labels (B, crop, crop). Padding is blank and unlabeled.

@@ -51,8 +51,9 @@ class SeededDropout2d(TorchFunctionMode):
 
 
 Images = dict[str, Tensor]
-AugmentBatch = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
-"""Takes (B, 3, H, W) images by modality and (B, H, W) labels; returns augmented ones of a common size."""
+AugmentBatch = Callable[[Images, Tensor, torch.Generator, float], tuple[Images, Tensor]]
+"""Takes (B, 3, H, W) images by modality, (B, H, W) labels, the generator of a sample and a random number in [0, 1) that
+all samples of a step share; returns augmented ones of a size that may depend on this number only."""
 ModalityPlan = Callable[[torch.Generator, Sequence[torch.Generator]], Sequence[tuple[Modality, ...]]]
 """Takes the generators of a step and of each of its samples; returns the modalities of each sample."""
 
@@ -140,15 +141,17 @@ class BatchLoader:
         generators: Sequence[torch.Generator], positions: Sequence[int],
     ) -> Batch:  # fmt: skip
         found: dict[int, tuple[Images, Tensor]] = {}
+        common = sample_generator(self._recipe.seed + 2, step)
+        first = torch.randint(self._recipe.label_stride, (2,), generator=common).tolist()
+        shared = float(torch.rand((), generator=common))
         for names in dict.fromkeys(plan[position] for position in positions):
             alike = [p for p in positions if plan[p] == names]  # one read, so that files decode in parallel
             images, labels = self._dataset.batch([rows[position] for position in alike], names)
             for b, position in enumerate(alike):
                 one = {name: image[b : b + 1] for name, image in images.items()}
-                augmented, ground_truth = self._augment(one, labels[b : b + 1], generators[position])
+                augmented, ground_truth = self._augment(one, labels[b : b + 1], generators[position], shared)
                 found[position] = {name: image[0] for name, image in augmented.items()}, ground_truth[0]
         stride, labels = self._recipe.label_stride, torch.stack([found[position][1] for position in positions])
-        first = torch.randint(stride, (2,), generator=sample_generator(self._recipe.seed + 2, step)).tolist()
         labels = labels[:, first[0] :: stride, first[1] :: stride]
         samples = tuple({name: self._upload(p) for name, p in found[position][0].items()} for position in positions)
         taken, drawn = tuple(rows[p] for p in positions), tuple(generators[p] for p in positions)

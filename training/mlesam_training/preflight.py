@@ -143,7 +143,7 @@ def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSp
     if needed and device.type == "cuda":
         check_gpu_memory(needed, torch.cuda.get_device_properties(device).total_memory)
     verify_files(source, one_size=recipe.batch > recipe.accumulate)
-    source.augment(*source.train.batch([0], stage.inputs), torch.Generator().manual_seed(recipe.seed))
+    source.augment(*source.train.batch([0], stage.inputs), torch.Generator().manual_seed(recipe.seed), 0.0)
     rows = range(min(recipe.batch // recipe.accumulate, len(source.held_out)))
     images, ground_truth = source.held_out.batch(rows, stage.inputs)
     images = source.fit(images, ground_truth)[0] if source.fit else images

@@ -16,7 +16,7 @@ from mlesam_ros.bags.recovery import is_storage
 from mlesam_ros.config import NodeParameters, load_parameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import expand_path
-from mlesam_ros.simulation.style import PLAIN_STYLE, style_named
+from mlesam_ros.simulation.style import PLAIN_STYLE, STYLES
 from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
 from mlesam_ros.strict_yaml import check_choice, read_yaml
 from mlesam_ros.types import MODALITIES, NODE
@@ -238,7 +238,7 @@ def _check_side(name: str, side: int) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """A split of the simulated streets. `street_dataset.street_conditions` assigns weather and fault to each street.
+    """A split of the simulated streets. `street_dataset.street_conditions` assigns the conditions to each street.
 
     Attributes:
         first_seed: seed of the first street; the others follow in ascending order.
@@ -246,6 +246,7 @@ class Split:
         moments: samples per street, spread evenly over its length.
         weathers: weather → share of the streets.
         faults: fault, or `none` → share of the streets of each weather.
+        styles: style, one of `simulation.style.STYLES` → share of the streets of each weather and fault.
     """
 
     first_seed: int
@@ -253,6 +254,7 @@ class Split:
     moments: int
     weathers: dict[str, float] = field(default_factory=lambda: {"sun": 0.5, "night": 0.5})
     faults: dict[str, float] = field(default_factory=lambda: {NO_FAULT: 1.0})
+    styles: dict[str, float] = field(default_factory=lambda: {PLAIN_STYLE: 1.0})
 
     def __post_init__(self) -> None:
         """Check the counts and shares.
@@ -265,6 +267,7 @@ class Split:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         _shares("weathers", self.weathers, WEATHERS)
         _shares("faults", self.faults, FAULTS)
+        _shares("styles", self.styles, tuple(STYLES))
 
 
 @dataclass(frozen=True)
@@ -277,7 +280,6 @@ class StreetData:
         world_size: height and width in pixels of the simulated cameras.
         train, held_out: the splits; their seeds must not overlap.
         processes: number of rendering processes; does not change the data.
-        style: one of `simulation.style.STYLES`.
         kind: street.
     """
 
@@ -289,18 +291,16 @@ class StreetData:
     size: int = 256
     world_size: int = 512
     processes: int = 2
-    style: str = PLAIN_STYLE
     kind: str = "street"
 
     def __post_init__(self) -> None:
-        """Check that the streets of the two splits differ and that size and style are valid.
+        """Check that the streets of the two splits differ and that the size is valid.
 
         Raises:
             ConfigError: names the value and the accepted values.
         """
         if self.size < 32 or self.size % 32:
             raise ConfigError(f"size is {self.size}; it must be a multiple of 32.")
-        style_named(self.style)
         first, second = sorted((self.train, self.held_out), key=lambda split: split.first_seed)
         if first.first_seed + first.streets > second.first_seed:
             raise ConfigError(
@@ -317,12 +317,24 @@ class Augmentation:
         zoom: largest magnification of a random crop; 1 for none.
         jitter: largest relative change of brightness, contrast and saturation of the camera image.
         thin: largest share of pixels of sparse modalities (LiDAR, events) to drop.
+        heights: heights of the images in pixels, multiples of 32 up to the height of the data: every step crops its
+            images to one of them, as the network's images of wide cameras are lower. Empty for the height of the data.
     """
 
     flip: float = 0.5
     zoom: float = 1.5
     jitter: float = 0.3
     thin: float = 0.3
+    heights: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the heights.
+
+        Raises:
+            ConfigError: names the value and the accepted values.
+        """
+        for height in self.heights:
+            _check_side("heights", height)
 
 
 @dataclass(frozen=True)
@@ -341,12 +353,17 @@ class Recipe:
         lr, weight_decay, warmup, power, clip: AdamW, the learning rate schedule, and the largest gradient norm.
         mixture: for `pretrain`, modality → share of the images.
         full_share: for `experts`, share of the steps with every modality; the other steps use a random subset.
+        teacher: for `experts`, trained weights of the same modalities and classes: after each step with every modality
+            the model imitates them on damaged images, see `image_damage.damaged`; none for no such pass.
+        imitation: weight of the divergence from the teacher, beside the loss of the labels.
         balance: exponent on the inverse class frequency that weights the loss; 0 for equal weights.
         label_stride: the loss reads every n-th row and column of the labels; 4 is the resolution of the logits.
         ema: decay of the exponential moving average of the weights, which is evaluated and saved; 0 for the weights
             themselves.
         precision: `fp32` or `bf16` (autocast).
         checkpointing: `none`, or `blocks` for less memory and more time; see `trainer.checkpoint_blocks`.
+        validate_every: number of steps between evaluations on the held-out rows, of which the best weights are kept as
+            well as the last; 0 for the evaluation of the last alone.
         seed: seed of weights, sample order, augmentation and modality dropout.
         robustness: whether the evaluation includes the EMM, RMM and NM protocols.
         device: `auto`, `cpu` or `cuda`.
@@ -373,12 +390,15 @@ class Recipe:
     clip: float = 1.0
     mixture: dict[str, float] = field(default_factory=lambda: {"camera": 1.0})
     full_share: float = 0.4
+    teacher: PathText | None = None
+    imitation: float = 1.0
     balance: float = 0.0
     label_stride: int = 2
     ema: float = 0.0
     precision: str = "fp32"
     checkpointing: str = NONE
     augmentation: Augmentation = field(default_factory=Augmentation)
+    validate_every: int = 0
     seed: int = 3407
     robustness: bool = False
     device: str = "auto"
@@ -401,8 +421,10 @@ class Recipe:
         _shares("mixture", self.mixture, MODALITIES)
         if bool(self.epochs) == bool(self.steps):
             raise ConfigError(f"steps is {self.steps} and epochs is {self.epochs}.", "Give one of the two.")
+        self._check_heights()
         least = dict.fromkeys(("batch", "accumulate", "label_stride", "threads", "log_every"), 1)
-        for name, value in {**dict.fromkeys(("steps", "epochs", "warmup_epochs"), 0), **least}.items():
+        least |= dict.fromkeys(("steps", "epochs", "warmup_epochs", "validate_every"), 0)
+        for name, value in least.items():
             if getattr(self, name) < value:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {value}.")
         if self.batch % self.accumulate:
@@ -414,11 +436,25 @@ class Recipe:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
         if self.stage == "experts" and not self.backbone:
             raise ConfigError("a recipe of stage experts needs backbone: the file or name of its frozen weights.")
+        if self.stage == "pretrain" and self.teacher:
+            raise ConfigError("teacher is for stage experts.", "Take it out of the recipe.")
+
+    def _check_heights(self) -> None:
+        """Check that the data is as high as every crop."""
+        heights, data = self.augmentation.heights, self.data
+        if not heights:
+            return
+        if isinstance(data, PublishedData):
+            raise ConfigError(f"augmentation.heights is for streets and bags; crops cuts {data.kind}.", "Leave it out.")
+        size = data.size if isinstance(data, StreetData) else data.size[0]
+        if max(heights) > size:
+            raise ConfigError(f"augmentation.heights has {max(heights)}; the data is {size} high.")
 
 
 MUTABLE_KEYS = (
     "threads", "workers", "device", "checkpointing", "log_every", "checkpoint_minutes", "tensorboard", "backbone",
-    "robustness", "data.folder", "data.processes", "data.root", "data.held_out", "data.kind", "epochs", "warmup_epochs",
+    "teacher", "robustness", "validate_every", "data.folder", "data.processes", "data.root", "data.held_out",
+    "data.kind", "epochs", "warmup_epochs",
 )  # fmt: skip
 """Keys that may differ between a run and its resumption. A published data set is identified by its fingerprint, and the
 length of a run is compared in steps."""

@@ -3,69 +3,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
 from mlesam_ros.corruptions import Subset, subsets
-from mlesam_ros.model.backbones import HIGH_RES_0, LEVELS, Pyramid, backbone_size, build_backbone
 from mlesam_ros.model.checkpoint import base_sha256, load_base
-from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.model.mlesam import MLESAM, Output
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.types import Modality
 from mlesam_training.batch_loader import Batch
 from mlesam_training.dataset_evaluation import subset_predictor
-
-
-class LightHead(nn.Module):
-    """Class logits from the sum of the pyramid's levels."""
-
-    def __init__(self, width: int, classes: int) -> None:
-        """Build the head for a pyramid with `width` channels."""
-        super().__init__()
-        self.lateral = nn.ModuleDict({level: nn.Conv2d(width, width, 1) for level in LEVELS})
-        self.mix = nn.Conv2d(width, width, 3, padding=1)
-        self.classify = nn.Conv2d(width, classes, 1)
-
-    def forward(self, pyramid: Pyramid) -> Tensor:
-        """(B, classes, H/4, W/4) logits."""
-        size = pyramid[HIGH_RES_0].shape[-2:]
-        maps = [
-            F.interpolate(self.lateral[level](pyramid[level]), size=size, mode="bilinear", align_corners=False)
-            for level in LEVELS
-        ]
-        return self.classify(F.gelu(self.mix(F.gelu(sum(maps, torch.zeros_like(maps[0]))))))
-
-
-class Pretraining(nn.Module):
-    """Backbone and light head."""
-
-    def __init__(self, name: str, classes: int) -> None:
-        """Build the named backbone with random weights."""
-        super().__init__()
-        self.backbone = build_backbone(name)
-        self.head = LightHead(backbone_size(name).neck, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, classes, H/4, W/4) logits of (B, 3, H, W) images of any modality."""
-        return self.head(self.backbone(images))
+from mlesam_training.image_damage import damaged
+from mlesam_training.labeled_dataset import Blank
 
 
 class PretrainStage:
-    """Backbone pretraining: each sample has one modality, drawn from the mixture and unknown to the backbone."""
+    """Training of backbone and heads without experts: each sample has one modality, unknown to the network.
 
-    def __init__(self, name: str, classes: int, mixture: dict[Modality, float], weights: Tensor | None) -> None:
+    The heads are those of the experts' stage, which can start from them.
+    """
+
+    def __init__(self, config: MLESAMConfig, mixture: dict[Modality, float], weights: Tensor | None) -> None:
         """Build a new model.
 
         Args:
-            name: name of the backbone.
-            classes: number of classes of the label space.
+            config: model configuration; its experts stay the identity and its router is not used.
             mixture: modality → share of the images.
-            weights: (classes,) class weights of the loss; None for equal weights.
+            weights: (C,) class weights of the loss; None for equal weights.
         """
-        self.model = Pretraining(name, classes)
+        self.model = MLESAM(config)
+        self.model.backbone.requires_grad_(True)
+        for unused in (self.model.experts, self.model.router):
+            unused.requires_grad_(False)
         self.names = tuple(mixture)
         self.shares = torch.tensor([mixture[modality] for modality in self.names])
         self.weights = weights
@@ -76,8 +49,17 @@ class PretrainStage:
         return [(self.names[int(torch.multinomial(self.shares, 1, generator=each))],) for each in samples]
 
     def heads(self, batch: Batch) -> list[Tensor]:
-        """Logits of the light head."""
-        return [self.model(torch.stack([image for sample in batch.samples for image in sample.values()]))]
+        """Logits of the decoder and of the auxiliary head, if any."""
+        output = self._decode(torch.stack([image for sample in batch.samples for image in sample.values()]))
+        return [logits for logits in (output.logits, output.aux_logits) if logits is not None]
+
+    def _decode(self, images: Tensor) -> Output:
+        """Segment (B, 3, H, W) images of any modality."""
+        logits, auxiliary = self.model.decode(self.model.encode(images))
+        return Output(logits, auxiliary, {}, (), self.model.config.fuse)
+
+    def imitation(self, batch: Batch) -> None:
+        """No damage pass."""
 
     @property
     def subsets(self) -> list[Subset]:
@@ -92,15 +74,20 @@ class PretrainStage:
     def predict(self, images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
         """See `dataset_evaluation.Predict`."""
         for subset in self.subsets:
-            yield subset, self.model(images[subset[0]])
+            yield subset, self._decode(images[subset[0]]).fused
 
 
 class ExpertStage:
     """Expert training with modality dropout: all modalities, or one random subset for the whole batch of a step.
 
     Attributes:
-        origin: SHA-256 of the frozen base weights, which must match in a resumed run; see `trainer.Stage`.
+        origin: SHA-256 of the frozen weights, which must match in a resumed run; see `trainer.Stage`.
+        teacher: frozen model, which a damage pass after each step with all modalities imitates; None without that pass.
+        blanks: modality → normalized value per channel of an empty pixel, for the damage pass.
     """
+
+    teacher: MLESAM | None = None
+    blanks: Mapping[Modality, Blank]
 
     def __init__(self, config: MLESAMConfig, backbone: str, full_share: float, weights: Tensor | None) -> None:
         """Build a new model on existing base weights.
@@ -120,6 +107,16 @@ class ExpertStage:
         self.weights = weights
         self.origin = {"base weights with SHA-256": base_sha256(self.model.backbone)}
 
+    def distill(self, teacher: MLESAM, blanks: Mapping[Modality, Blank]) -> None:
+        """Add the damage pass.
+
+        Args:
+            teacher: model with the same modalities and classes.
+            blanks: see `blanks`.
+        """
+        self.teacher, self.blanks = teacher.eval().requires_grad_(False), blanks
+        self.origin |= {"teacher with SHA-256": base_sha256(teacher)}
+
     def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
         """Draw one subset for all samples of a step."""
         return [draw_subset(self.model.config.modalities, self.full_share, step)] * len(samples)
@@ -128,6 +125,22 @@ class ExpertStage:
         """Logits of the decoder and of the auxiliary head, if any."""
         output = self.model(batch.stacked())
         return [logits for logits in (output.logits, output.aux_logits) if logits is not None]
+
+    def imitation(self, batch: Batch) -> Tensor | None:
+        """Kullback-Leibler divergence between the teacher on the images and the model on the same images with damage.
+
+        Returns:
+            Mean over heads, samples and pixels of the logits; None without a teacher or without all modalities.
+        """
+        if self.teacher is None or set(batch.samples[0]) != set(self.model.config.modalities):
+            return None
+        with torch.no_grad():
+            target = self.teacher(batch.stacked()).fused.float().log_softmax(1)
+        pairs = zip(batch.samples, batch.generators, strict=True)
+        worse = replace(batch, samples=tuple(damaged(sample, self.blanks, generator) for sample, generator in pairs))
+        found = [F.kl_div(each.float().log_softmax(1), target, log_target=True, reduction="none").sum(1).mean()
+                 for each in self.heads(worse)]  # fmt: skip
+        return torch.stack(found).mean()
 
     @property
     def subsets(self) -> list[Subset]:

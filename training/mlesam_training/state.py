@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,22 @@ class TrainState:
         parameters = trainable_parameters(self.model)
         for name, mean in self.average.items():
             mean.lerp_(parameters[name].detach(), 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Context in which the model is in evaluation mode and has the average weights, if any."""
+        parameters, before = trainable_parameters(self.model), {}
+        if self.average:
+            before = {name: p.detach().clone() for name, p in parameters.items()}
+        self.finish()
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train()
+            with torch.no_grad():
+                for name, weight in before.items():
+                    parameters[name].copy_(weight)
 
     @torch.no_grad()
     def finish(self) -> None:

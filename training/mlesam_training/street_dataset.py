@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -41,26 +42,25 @@ from mlesam_training.recipe import Split, StreetData
 
 @dataclass(frozen=True)
 class Conditions:
-    """Weather (one of `WEATHERS`) and fault (one of `FAULTS`) of one street."""
+    """Weather (one of `WEATHERS`), fault (one of `FAULTS`) and style (one of `STYLES`) of one street."""
 
     weather: str
     fault: str
-
-    def names(self) -> dict[str, str]:
-        """Kind of condition → value, as in `LabeledDataset.conditions`."""
-        return {"weather": self.weather, "fault": self.fault}
+    style: str
 
 
 def street_conditions(split: Split) -> list[Conditions]:
     """Conditions of the streets of a split, in the order of their seeds.
 
     They depend only on the seed and the shares, so that a larger split keeps its earlier streets. Every range of seeds
-    has each condition approximately in proportion to its share. Faults are allocated per weather.
+    has each condition approximately in proportion to its share. Faults are allocated per weather, styles per weather
+    and fault.
     """
     last = split.first_seed + split.streets
-    dealt = {weather: iter(allocate_by_share(split.faults, last)) for weather in split.weathers}
-    every = [Conditions(weather, next(dealt[weather])) for weather in allocate_by_share(split.weathers, last)]
-    return every[split.first_seed :]
+    faults = {weather: iter(allocate_by_share(split.faults, last)) for weather in split.weathers}
+    styles = {pair: iter(allocate_by_share(split.styles, last)) for pair in product(split.weathers, split.faults)}
+    pairs = [(weather, next(faults[weather])) for weather in allocate_by_share(split.weathers, last)]
+    return [Conditions(*pair, next(styles[pair])) for pair in pairs][split.first_seed :]
 
 
 def allocate_by_share(shares: Mapping[str, float], count: int) -> list[str]:
@@ -90,7 +90,6 @@ class Street:
     moments: int
     size: int
     world_size: int
-    style: str
     preprocessors: tuple[tuple[Modality, str], ...]
     settings: str = "{}"
     """JSON of the image settings of the preprocessors."""
@@ -127,13 +126,14 @@ def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
 def fingerprint(
     weathers: tuple[str, ...],
     faults: tuple[str, ...],
-    style: str,
+    styles: tuple[str, ...],
     preprocessors: tuple[tuple[Modality, str], ...],
     settings: str = "{}",
 ) -> str:
     """SHA-256 of a small sample per condition; changes with the simulation and the preprocessors."""
     digest, made = hashlib.sha256(), make_preprocessors(dict(preprocessors), json.loads(settings))
-    for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
+    pairs = dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults])
+    for style, (weather, fault) in product(styles, pairs):
         world = World(7, weather, _FINGERPRINT_SIZE, threads=1, fault=fault, style=style)
         frame = world.sample(_sample_index(world.length, 0, 1))
         digest.update(frame.labels.tobytes())
@@ -154,7 +154,7 @@ def _render(street: Street) -> int:
     preprocessors = make_preprocessors(dict(street.preprocessors), json.loads(street.settings))
     writer = Writer(Path(street.folder), tuple(preprocessors))
     conditions, shape = street.conditions, (street.world_size, street.world_size)
-    world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault, style=street.style)
+    world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault, style=conditions.style)
     for row in street.rows:
         frame = world.sample(_sample_index(world.length, row % street.moments, street.moments))
         images = encode(_frame_set(frame), world.rig, size, preprocessors)
@@ -205,7 +205,7 @@ def prepare(
         with exclusive_folder(folder, "rendering"):
             done = find_encoded(folder, manifest)
             if done is None:
-                each = [street.names() for street in street_conditions(split) for _ in range(split.moments)]
+                each = [asdict(street) for street in street_conditions(split) for _ in range(split.moments)]
                 done = allocate(folder, manifest, each, (data.size, data.size))
             _render_missing(_streets(folder, data, split, names, done, own), data.processes, done, report)
     return EncodedDataset(folder)
@@ -224,11 +224,11 @@ def _render_missing(
 def _manifest(data: StreetData, split: Split, preprocessors: dict[Modality, str], settings: str) -> dict[str, Any]:
     """Inputs that determine the rendered rows, as JSON types."""
     normalization = normalization_of(make_preprocessors(preprocessors, json.loads(settings)))
-    kinds = tuple(split.weathers), tuple(split.faults), data.style, tuple(preprocessors.items())
+    kinds = tuple(split.weathers), tuple(split.faults), tuple(split.styles), tuple(preprocessors.items())
     return {
         "split": asdict(split), "size": data.size, "world_size": data.world_size, "preprocessors": preprocessors,
         "normalization": normalization, "labels": LABEL_SAMPLING,
-        "style": data.style, "fingerprint": fingerprint(*kinds, settings),
+        "fingerprint": fingerprint(*kinds, settings),
     }  # fmt: skip
 
 
@@ -247,4 +247,4 @@ def _streets(
         rows = tuple(row for row in range(first, first + split.moments) if not done[row])
         if rows:
             seed = split.first_seed + number
-            yield Street(str(folder), seed, conditions, rows, split.moments, *sizes, data.style, names, settings)
+            yield Street(str(folder), seed, conditions, rows, split.moments, *sizes, names, settings)

@@ -20,8 +20,8 @@ from mlesam_ros.corruptions import Subset
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import atomic_write, exclusive_folder, expand_path
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.model.checkpoint import load_backbone, load_trained, save_backbone, save_checkpoint
-from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.model.checkpoint import load_backbone, load_checkpoint, load_trained, save_backbone, save_checkpoint
+from mlesam_ros.model.model_config import MLESAMConfig, subset_name
 from mlesam_ros.preprocessing.base import EVENT_WINDOW
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, image_settings, make_preprocessors
 from mlesam_ros.types import AUTO, EVENT
@@ -41,10 +41,12 @@ from mlesam_training.labeled_dataset import LabeledDataset
 from mlesam_training.preflight import preflight
 from mlesam_training.recipe import BLOCKS, BagData, PublishedData, Recipe, StreetData, load_recipe, scheduled
 from mlesam_training.stages import ExpertStage, PretrainStage
+from mlesam_training.temperature import fit_temperatures
 from mlesam_training.trainer import check_tensorboard, checkpoint_blocks, run
 
 EVALUATION = "evaluation.json"
 EXPERTS = "experts.safetensors"
+VALIDATION = "validation.jsonl"
 _MAX_CLASS_WEIGHT = 4.0
 
 
@@ -53,7 +55,8 @@ class Result:
     """Result of a run.
 
     Attributes:
-        weights: `<out>/<backbone>.safetensors` of stage `pretrain`, `<out>/experts.safetensors` of stage `experts`.
+        weights: `<out>/experts.safetensors` of stage `experts`, `<out>/<backbone>.safetensors` of stage `pretrain`,
+            which also writes its heads as `experts.safetensors`, for `start` of the next stage.
         evaluation: path of `evaluation.json`.
         scores: subset → score on the held-out rows.
     """
@@ -88,12 +91,17 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
         if published:
             preflight(recipe, stage, published)
         stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
-        run(recipe, stage, source.train, source.augment, out, resume)
+        if recipe.teacher and isinstance(stage, ExpertStage):
+            teacher = load_checkpoint(recipe.teacher, recipe.backbone, config.label_space)
+            stage.distill(teacher.to(pick_device(recipe.device)), source.train.blanks)
+        validation = Validation(recipe, stage, source, out)
+        run(recipe, stage, source.train, source.augment, out, resume, validation)
         stage.model.eval()
         scores = _evaluate(recipe, stage, source, out)
         path = out / (EXPERTS if recipe.stage == "experts" else f"{config.backbone}.safetensors")
         if is_first():
-            _write_weights(path, stage, scores, source)
+            stage.model.to("cpu")
+            _write_weights(out, stage, scores, source)
         barrier()
     return Result(path, out / EVALUATION, scores)
 
@@ -198,15 +206,13 @@ def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertSt
         CheckpointError: the weights are missing or belong to another architecture.
     """
     if recipe.stage == "pretrain":
-        stage: PretrainStage | ExpertStage = PretrainStage(
-            config.backbone, len(config.label_space), recipe.mixture, None
-        )
+        stage: PretrainStage | ExpertStage = PretrainStage(config, recipe.mixture, None)
         if recipe.start:
             load_backbone(stage.model.backbone, recipe.start)
     else:
         stage = ExpertStage(config, str(recipe.backbone), recipe.full_share, None)
         if recipe.start:
-            load_trained(recipe.start, stage.model)
+            load_trained(recipe.start, stage.model, drop=True)
     if recipe.checkpointing == BLOCKS:
         checkpoint_blocks(stage.model.backbone.blocks)
     return stage
@@ -215,27 +221,79 @@ def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertSt
 def _evaluate(
     recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits, out: Path
 ) -> Mapping[Subset, Score]:
-    """Evaluate on the held-out rows; write `evaluation.json` and print the tables."""
-    how = EvalConfig(recipe.batch // recipe.accumulate, recipe.precision, pick_device(recipe.device), source.fit)
-    scores = evaluate(stage.predict, source.held_out, stage.inputs, stage.subsets, how)
-    content, shown = to_json(scores, source.held_out.space, source.description), tables(scores, source.description)
+    """Calibrate experts, evaluate on the held-out rows, write `evaluation.json` and print the tables."""
+    how, data = _how(recipe, source), source.held_out
+    calibration: list[dict[str, float]] = [{} for _ in stage.subsets]
+    if isinstance(stage, ExpertStage):
+        how, calibration = _calibrate(stage, data, how)
+    scores = evaluate(stage.predict, data, stage.inputs, stage.subsets, how)
+    content, shown = to_json(scores, data.space, source.description), tables(scores, source.description)
+    for entry, extra in zip(content["subsets"], calibration, strict=True):
+        entry.update(extra)
     if recipe.robustness and isinstance(stage, ExpertStage):
-        found = summary(robustness(stage.model, source.held_out, how))
-        content, shown = content | found, [*shown, robustness_table(found)]
+        protocols = summary(robustness(stage.model, data, how))
+        content, shown = content | protocols, [*shown, robustness_table(protocols)]
     if is_first():
         atomic_write(out / EVALUATION, json.dumps(content, indent=1))
         Console(stderr=True).print(*shown, sep="\n")
     return scores
 
 
+def _calibrate(stage: ExpertStage, data: LabeledDataset, how: EvalConfig) -> tuple[EvalConfig, list[dict[str, float]]]:
+    """Fit a temperature per subset on every second held-out row, and set them in the model's configuration.
+
+    Returns:
+        Options for the evaluation, whose calibration error is of the other rows; and per subset what it adds to
+        `evaluation.json`: the temperature, and the error before.
+    """
+    how = replace(how, fitted=range(0, len(data), 2))
+    before = evaluate(stage.predict, data, stage.inputs, stage.subsets, how)
+    found = fit_temperatures(stage.predict, data, stage.inputs, stage.subsets, how)
+    named = {subset_name(subset): round(value, 4) for subset, value in found.items()}
+    stage.model.config = replace(stage.model.config, temperatures=named)
+    return how, [
+        {"temperature": named[subset_name(subset)], "calibration_error_before": round(score.reliability.error, 4)}
+        for subset, score in before.items()
+    ]
+
+
+def _how(recipe: Recipe, source: DataSplits) -> EvalConfig:
+    return EvalConfig(recipe.batch // recipe.accumulate, recipe.precision, pick_device(recipe.device), source.fit)
+
+
 def _write_weights(
-    path: Path, stage: PretrainStage | ExpertStage, scores: Mapping[Subset, Score], source: DataSplits
+    out: Path, stage: PretrainStage | ExpertStage, scores: Mapping[Subset, Score], source: DataSplits
 ) -> None:
-    stage.model.to("cpu")
-    if isinstance(stage, ExpertStage):
-        save_checkpoint(path, stage.model, headline(scores, source.description))
-    else:
-        save_backbone(path, stage.model.backbone)
+    save_checkpoint(out / EXPERTS, stage.model, headline(scores, source.description))
+    if isinstance(stage, PretrainStage):
+        save_backbone(out / f"{stage.model.config.backbone}.safetensors", stage.model.backbone)
+
+
+class Validation:
+    """Evaluates a model in training on the held-out rows, logs the scores, and keeps the best weights.
+
+    The best weights have the highest mIoU as a mean over the subsets. They are in the folder `best` with the files and
+    metadata of the last ones, but without temperatures, and are reported apart: they are chosen by the rows that their
+    score is of.
+    """
+
+    def __init__(self, recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits, out: Path) -> None:
+        """Set model, rows, and the folder of `validation.jsonl` and `best`."""
+        self._recipe, self._stage, self._source, self._out = recipe, stage, source, out
+
+    def __call__(self, step: int) -> None:
+        """Evaluate after a number of steps. Entries of steps that a resumed run repeats are replaced."""
+        stage, source, path = self._stage, self._source, self._out / VALIDATION
+        scores = evaluate(stage.predict, source.held_out, stage.inputs, stage.subsets, _how(self._recipe, source))
+        if not is_first():
+            return
+        found = headline(scores, source.description)
+        entry = {"step": step, "miou": found["miou"], "mean_of_subsets": found["miou_mean_over_subsets"]}
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        before = [each for each in map(json.loads, lines) if each["step"] < step]
+        atomic_write(path, "".join(json.dumps(each) + "\n" for each in (*before, entry)))
+        if all(each["mean_of_subsets"] < entry["mean_of_subsets"] for each in before):
+            _write_weights(self._out / "best", stage, scores, source)
 
 
 ABLATION_ROWS: dict[str, dict[str, Any]] = {

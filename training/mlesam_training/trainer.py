@@ -24,7 +24,7 @@ from mlesam_ros.model.lora import LoRALinear
 from mlesam_ros.progress import ProgressCallback, track
 from mlesam_ros.types import Modality
 from mlesam_training.batch_loader import AugmentBatch, Batch, BatchLoader, SeededDropout2d
-from mlesam_training.distributed import all_reduce_gradients, all_reduce_sum, is_first, pick_device, rank
+from mlesam_training.distributed import all_reduce_gradients, all_reduce_sum, is_first, pick_device, rank, world_size
 from mlesam_training.labeled_dataset import LabeledDataset
 from mlesam_training.loss import Grid, batch_loss, pixel_losses, select
 from mlesam_training.recipe import Recipe, recipe_dict
@@ -174,10 +174,14 @@ class Stage(Protocol):
     def heads(self, batch: Batch) -> Sequence[Tensor]:
         """(B, C, h, w) logits of every head."""
 
+    def imitation(self, batch: Batch) -> Tensor | None:
+        """Loss besides that of the labels, a mean over the samples; None for none."""
+
 
 def run(
-    recipe: Recipe, stage: Stage, dataset: LabeledDataset, augment: AugmentBatch, out: Path, resume: bool = True
-) -> None:
+    recipe: Recipe, stage: Stage, dataset: LabeledDataset, augment: AugmentBatch, out: Path, resume: bool = True,
+    validate: Callable[[int], None] | None = None,
+) -> None:  # fmt: skip
     """Train to the last step of the recipe.
 
     Args:
@@ -187,6 +191,8 @@ def run(
         augment: augmentation.
         out: folder of `state.pt`, `log.jsonl` and `tensorboard/`, see `training_log`.
         resume: continue from `out/state.pt` if it exists.
+        validate: called after every `recipe.validate_every` steps with their number, while the model has its average
+            weights; None for no validation.
 
     Raises:
         CheckpointError: the state belongs to another recipe or is damaged.
@@ -207,6 +213,9 @@ def run(
             loss, norm = train_step(recipe, stage, state, batches, rate, out)
             log(step, loss, norm, rate)
             last = step + 1 == recipe.steps
+            if validate and recipe.validate_every and not (step + 1) % recipe.validate_every and not last:
+                with state.averaged():
+                    validate(step + 1)
             if is_first() and (last or time.monotonic() - saved > 60 * recipe.checkpoint_minutes):
                 state.save(out / STATE, step + 1, origin)
                 saved = time.monotonic()
@@ -267,7 +276,13 @@ def _backward(recipe: Recipe, stage: Stage, batches: Sequence[Batch]) -> list[Te
     def backward(losses: Sequence[Tensor], batch: Batch) -> Tensor:
         loss = batch_loss(losses, batch.labels, stage.weights, chosen)
         loss.backward()
-        return loss.detach()
+        with autocast(recipe.precision, loss.device), SeededDropout2d(batch.generators):
+            extra = stage.imitation(batch)
+        if extra is None:
+            return loss.detach()
+        extra = extra * recipe.imitation / (recipe.accumulate * world_size())  # parts are equally large
+        extra.backward()
+        return (loss + extra).detach()
 
     last = backward(graph, batches[-1])
     del graph
