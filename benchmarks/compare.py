@@ -4,9 +4,9 @@
     python benchmarks/compare.py NAME [--repeats N] [--json FILE]
 
 NAME is `sensors` (OpenCV, NumPy), `sync` (the policy of message_filters), `model` (one sensor after the other with LoRA
-wrappers; the frozen encoder), `encoders` (SAM 2's of Meta's package), `paths`, `node` (every topic subscribed) or
-`training` (a plain loop). With `model` and `paths` go the options of `mlesam bench model`. Alternatives take turns in
-one process.
+wrappers; the frozen encoder), `encoders` (SAM 2's of Meta's package), `paths`, `node` (every topic subscribed),
+`publishing` (a narrower overlay) or `training` (a plain loop). With `model` and `paths` go the options of
+`mlesam bench model`. Alternatives take turns in one process.
 """
 
 from __future__ import annotations
@@ -101,6 +101,13 @@ def node(repeats: int) -> list[BenchmarkResult]:
     return node_parts.run(repeats)
 
 
+def publishing(repeats: int) -> list[BenchmarkResult]:
+    """The messages of a mask at 1080p, beside a narrower overlay."""
+    import node_parts
+
+    return node_parts.publishing(repeats)
+
+
 def training(repeats: int) -> list[BenchmarkResult]:
     """The training step beside the plain loop, its memory and scaling."""
     return training_worker.run(repeats)
@@ -115,7 +122,8 @@ def measured_ceilings(options: Options) -> dict[str, Any]:
 
 
 BENCHMARKS: dict[str, Callable[[int], list[BenchmarkResult]]] = {
-    "sensors": sensors, "sync": sync, "encoders": encoders, "node": node, "training": training,
+    "sensors": sensors, "sync": sync, "encoders": encoders, "node": node, "publishing": publishing,
+    "training": training,
 }  # fmt: skip
 NETWORK: dict[str, Callable[[int, Options], list[BenchmarkResult]]] = {"model": model, "paths": paths}
 

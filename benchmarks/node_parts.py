@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,17 +12,22 @@ import numpy as np
 import torch
 from bounds import least_seconds
 from counting import asked_bytes
+from rclpy.serialization import serialize_message
 
 from mlesam_ros.bags.serialization import pixels, typestore
 from mlesam_ros.bench.measurement import BenchmarkResult, measure
 from mlesam_ros.bench.node_benchmark import drive, live_rows
 from mlesam_ros.bench.traffic import PERIOD, Message, TrafficGenerator, large
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.geometry.pixels import resize_nearest
+from mlesam_ros.mask_messages import MASK_TOPICS, mask_messages
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.model.inference import argmax_with_confidence
 from mlesam_ros.model.model_config import network_size
+from mlesam_ros.pipeline import load_pipeline
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.ros.compat import message_class
+from mlesam_ros.ros.process import tune_malloc
 from mlesam_ros.ros.publishers import OUTPUTS, message_from
 from mlesam_ros.sync import Synchronizer
 from mlesam_ros.types import CAMERA, EVENT, MODALITIES, FrameSet, Modality, SensorFrame
@@ -167,3 +172,41 @@ def _publish(repeats: int) -> list[BenchmarkResult]:
         ("a NumPy array assigned to the field", assigned),
         bound=least_seconds(labels, labels),
     )
+
+
+_ALIGNED = frozenset(name for name in MASK_TOPICS if name.startswith("aligned/"))
+_COSTMAP = frozenset(("obstacle_points", "ground_points"))
+_NARROW = 960
+
+
+def publishing(repeats: int) -> list[BenchmarkResult]:
+    """Time the messages of a mask at 1080p, from the mask to serialized bytes, each topic alone and several together.
+
+    Allocation is tuned as in the node, and transport is left out.
+    """
+    tune_malloc()
+    robot, pipeline = large(), load_pipeline(NodeParameters())
+    frames = dict(robot.frames)
+    frame_set = FrameSet(frames[CAMERA].stamp, CAMERA, frames, dict.fromkeys(frames, 0))
+    mask, space = pipeline.segment(frame_set, robot.rig), pipeline.config.label_space
+    kinds = {name: message_class(topic.type_name) for name, topic in MASK_TOPICS.items()}
+
+    def publish(topics: Collection[str], width: int = 0) -> None:
+        parameters = replace(NodeParameters(), overlay_width=width)
+        made = mask_messages(mask, frame_set, robot.rig, space, parameters)
+        for name in topics:
+            serialize_message(message_from(kinds[name], made[name]()))  # type: ignore[type-var]
+
+    alone = {f"~/{name}": (name,) for name in MASK_TOPICS}
+    every = frozenset(MASK_TOPICS)
+    together = {
+        "all but ~/aligned/* and the points for costmaps": every - _ALIGNED - _COSTMAP,
+        "all but ~/aligned/*": every - _ALIGNED,
+        "~/aligned/*": _ALIGNED,
+        "all": every,
+    }
+    rows = []
+    for name, topics in {**alone, **together}.items():
+        narrow = f"overlay_width {_NARROW}", partial(publish, topics, _NARROW)
+        rows += compare(name, partial(publish, topics), repeats, *([narrow] if len(topics) > 1 else []))
+    return rows

@@ -168,10 +168,8 @@ class MaskPoints:
             return np.zeros(0, POINT), np.zeros((0, 3), np.float32)
         cloud = self.lidar.frame.payload
         assert isinstance(cloud, PointCloud)
-        projected = self.lidar.visible.nearest(self._segmentation.labels.shape)
-        order = np.argsort(projected.index)
-        index = projected.index[order]
-        labels = self._segmentation.labels[projected.rows[order], projected.cols[order]]
+        seen = self.lidar.visible.nearest(self._segmentation.labels.shape)
+        index, labels = seen.index, self._segmentation.labels[seen.rows, seen.cols]
         points = np.zeros(len(index), POINT)
         for axis, column in zip("xyz", self.lidar.xyz[index].T, strict=True):
             points[axis] = column

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +79,13 @@ def encode_jpeg(rgb: RGBImage) -> tuple[str, npt.NDArray[np.uint8]]:
 _MIN_RANGE_M, _MAX_RANGE_M = 2.0, 60.0  # limits of the color scale
 
 
+@cache
+def _turbo() -> RGBImage:
+    """(256, 1, 3) uint8 RGB of OpenCV's color map Turbo."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB), np.uint8)
+
+
 def projected_cloud(rgb: RGBImage | None, points: VisiblePoints, size: tuple[int, int]) -> RGBImage:
     """Draw a point cloud on the label camera's image, red near and blue far, to check a calibration by eye.
 
@@ -96,8 +105,7 @@ def projected_cloud(rgb: RGBImage | None, points: VisiblePoints, size: tuple[int
     np.maximum.at(shades, points.pixels(size), (40 + 200 * nearness).astype(np.uint8))
     width = 2 * (max(size) // 640) + 1
     cv2.dilate(shades, np.ones((width, width), np.uint8), shades)  # the maximum is the nearest
-    colors = cv2.cvtColor(cv2.applyColorMap(shades, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-    cv2.copyTo(colors, shades, image)
+    cv2.copyTo(cv2.applyColorMap(shades, _turbo()), shades, image)
     return image
 
 

@@ -23,7 +23,8 @@ _ENTRY = np.uint64(0xFFFF_FFFF)
 class Projection:
     """The visible point of each hit pixel: at most one entry per pixel.
 
-    The nearest point wins; among points at equal distance, as float32 meters, the first in the array.
+    The nearest point wins; among points at equal distance, as float32 meters, the first in the array. Entries have the
+    order of the points without dilation, and that of the pixels with it.
 
     Attributes:
         rows, cols: (M,) intp pixel.

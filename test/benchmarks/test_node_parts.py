@@ -8,11 +8,12 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from node_parts import parts
+from node_parts import parts, publishing
 
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bench.sensor_benchmark import EVENTS, POINTS
 from mlesam_ros.bench.traffic import PERIOD, ROBOTS, large
+from mlesam_ros.mask_messages import MASK_TOPICS
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.types import CAMERA, EVENT, LIDAR, NANOSECONDS
 
@@ -54,3 +55,11 @@ def test_parts_are_timed_beside_alternatives():
     json.dumps(rows, allow_nan=False)
     assert all(row["median"] > 0 for row in rows)
     assert sum(row["alternative"] is not None for row in rows) >= 3
+
+
+def test_publishing_times_every_topic_of_a_mask():
+    rows = publishing(1)
+    assert [row.name for row in rows[: len(MASK_TOPICS)]] == [f"~/{name}" for name in MASK_TOPICS]
+    assert [bool(row.alternative) for row in rows] == [False] * len(MASK_TOPICS) + [True] * (
+        len(rows) - len(MASK_TOPICS)
+    )
