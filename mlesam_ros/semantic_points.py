@@ -283,11 +283,12 @@ def _class_ids(
     names = default if given == (AUTO,) else given
     for name in names:
         if name not in label_space.names:
-            near = difflib.get_close_matches(name, label_space.names, 1)
+            folded = {known.casefold(): known for known in label_space.names}
+            near = difflib.get_close_matches(name.casefold(), folded, 1)
             raise ConfigError(
                 f"{parameter} is {format_value(names)}; accepted are [{AUTO}] and lists of the classes of label space "
                 f"{label_space.name}: {', '.join(label_space.names)}.",
-                f"Did you mean {near[0]}?" if near else "",
+                f"Did you mean {folded[near[0]]}?" if near else "",
             )
     return np.array([label_space.names.index(name) for name in names], np.intp)
 

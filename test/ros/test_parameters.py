@@ -202,6 +202,8 @@ def test_refused_values_leave_the_node_unchanged(graph, node, ask):
         ("use_sim_time", 1, "use_sim_time is 1; accepted are true and false."),
         ("confidence_treshold", 0.5, "did you mean confidence_threshold?"),
         ("camera.frame_id", True, "write 'true' in a file, and \"'true'\" in a shell."),
+        ("navigation.obstacle_classes", ["Cars", "Trucks"], "Did you mean Truck?"),
+        ("navigation.ground_classes", ["Road", "Cars"], "both have Cars"),
     ],
 )
 def test_other_refusals_have_a_reason(node, ask, name, value, words):
@@ -221,6 +223,15 @@ def test_integer_is_accepted_for_a_double(graph, node, ask):
     at_start = graph.node("other", parameter_overrides=[Parameter("max_wait", value=1)])
     assert declare_parameters(at_start).max_wait == 1.0
     assert at_start.get_parameter("max_wait").type_ == Parameter.Type.DOUBLE
+
+
+def test_classes_that_the_checkpoint_lacks_are_refused_by_configure(graph, weights):
+    made = graph.perception_node({**weights, "navigation.obstacle_classes": ["car"]})
+    made.start()
+    assert made.state == "unconfigured" and "Did you mean Cars?" in made._failure
+    assert made.set_parameters([Parameter("navigation.obstacle_classes", value=["Cars"])])[0].successful
+    made.start()
+    assert made.state == "active"
 
 
 def test_dependent_parameters_are_checked_by_configure(node):
