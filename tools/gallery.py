@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image of masks on held-out samples: `python tools/gallery.py config/training/street.yaml OUT.png`.
+"""Images of masks for the documentation.
 
-One row per weather: camera image, ground truth, then the masks of subsets of the sensors, each with its mIoU.
+`python tools/gallery.py config/training/street.yaml OUT.png`: held-out samples, one row per weather: camera image,
+ground truth, then the masks of subsets of the sensors, each with its mIoU.
+
+`python tools/gallery.py RUN docs/images/navigation.jpg`: stills of a result folder of `mlesam demo` below each other.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ SHOWN: tuple[Subset, ...] = (
     (EVENT,),
     (LIDAR,),
 )
+STILLS = ("day_all_sensors", "night_all_sensors", "day_camera_lost")
+"""Phases of the demo in docs/images/navigation.jpg."""
+_STILL_WIDTH, _JPEG_QUALITY = 1280, 85
 _FOREGROUND = (255, 255, 255)
 Rgb = npt.NDArray[np.uint8]
 
@@ -92,9 +98,23 @@ def _tile(image: Rgb, caption: str) -> Rgb:
     return image
 
 
+def stills(run: Path) -> Rgb:
+    """Stack the stills of `STILLS` in a result folder of `mlesam demo`, each `_STILL_WIDTH` pixels wide; BGR."""
+    rows = []
+    for name in STILLS:
+        still = cv2.imread(str(run / f"{name}.png"))
+        size = _STILL_WIDTH, round(still.shape[0] * _STILL_WIDTH / still.shape[1])
+        rows.append(cv2.resize(still, size, interpolation=cv2.INTER_AREA))
+    return np.vstack(rows)
+
+
 def main() -> None:
-    """Draw the shipped weights on the recipe's held-out streets."""
-    recipe, path = load_recipe(sys.argv[1]), Path(sys.argv[2])
+    """Draw the shipped weights on the recipe's held-out streets, or the stills of a demo."""
+    path = Path(sys.argv[2])
+    if (run := Path(sys.argv[1])).is_dir():
+        cv2.imwrite(str(path), stills(run), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        return
+    recipe = load_recipe(run)
     assert isinstance(recipe.data, StreetData)
     dataset = prepare(recipe.data, "held_out")
     model = load_checkpoint(resource_path("weights/street.safetensors")).eval()
