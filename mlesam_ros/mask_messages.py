@@ -70,10 +70,11 @@ MASK_TOPICS = {
     "obstacle_points": InterfaceSpec(
         POINT_CLOUD,
         "x y z label confidence: points of `navigation.obstacle_classes` in the camera's view, in the frame of the "
-        "LiDAR or else of the depth sensor, at the stamp of `labels`; none if the mask has neither sensor.",
+        "LiDAR or else of the depth sensor, at the time of the mask: the stamp of `labels` without the `offset` of the "
+        "sensor that it is from. None if the mask has neither sensor.",
     ),
     "ground_points": InterfaceSpec(POINT_CLOUD, "The same of `navigation.ground_classes`."),
-    "aligned/labels": InterfaceSpec(IMAGE, "`labels` with `aligned.width` columns."),
+    "aligned/labels": InterfaceSpec(IMAGE, "`labels` with `aligned.width` columns, at the stamp of `obstacle_points`."),
     "aligned/confidence": InterfaceSpec(IMAGE, "`confidence` of the same size."),
     "aligned/points": InterfaceSpec(
         POINT_CLOUD,
@@ -147,7 +148,8 @@ def mask_messages(
     """Prepare the messages of one mask; each is computed when its function is called, and shared parts once.
 
     All images have the size of the mask, since image_transport and RViz take `camera_info` for that of every image
-    topic beside it; those for display are smaller on request.
+    topic beside it; those for display are smaller on request. Messages for costmaps have the set's time as their stamp,
+    since transforms are looked up at the stamp; the others have the driver's, to match the images that it published.
 
     Args:
         segmentation: the mask.
@@ -163,7 +165,8 @@ def mask_messages(
     Raises:
         ConfigError: the label space lacks a class of `navigation`.
     """
-    stamp, frame_id, labels = segmentation.stamp, segmentation.frame_id, segmentation.labels
+    stamp, time = segmentation.stamp, frame_set.time
+    frame_id, labels = segmentation.frame_id, segmentation.labels
     points = MaskPoints(segmentation, frame_set, rig)
     size = _display_size(labels, parameters.overlay_width)
     rgb = cache(lambda: _camera_picture(frame_set, size))
@@ -175,9 +178,9 @@ def mask_messages(
         "confidence": lambda: pixels(stamp, frame_id, segmentation.confidence, "mono8"),
         "overlay": lambda: pixels(stamp, frame_id, blended(), "rgb8"),
         "overlay/compressed": lambda: compressed_image(stamp, frame_id, *encode_jpeg(blended())),
-        "aligned/labels": lambda: pixels(stamp, frame_id, grid().labels, "mono8"),
-        "aligned/confidence": lambda: pixels(stamp, frame_id, grid().confidence, "mono8"),
-        "aligned/points": lambda: point_cloud(stamp, frame_id, grid().points.view(XYZ)[..., 0]),
+        "aligned/labels": lambda: pixels(time, frame_id, grid().labels, "mono8"),
+        "aligned/confidence": lambda: pixels(time, frame_id, grid().confidence, "mono8"),
+        "aligned/points": lambda: point_cloud(time, frame_id, grid().points.view(XYZ)[..., 0]),
     }
 
     def drawn() -> Fields:
@@ -192,7 +195,7 @@ def mask_messages(
 
     def cloud_of(role: int) -> Fields:
         found = chosen()
-        return point_cloud(stamp, found.frame_id, found.points[found.roles == role])
+        return point_cloud(time, found.frame_id, found.points[found.roles == role])
 
     if any(modality in frame_set.frames for modality in parameters.navigation.sensors):
         roles = role_table(space, parameters.navigation)

@@ -242,7 +242,9 @@ class MaskPoints:
 
     def _depth(self, size: tuple[int, int]) -> Meters | None:
         frame, known = self._frame_set.frames.get(DEPTH), self._segmentation.depth
-        if frame is None or (known is not None and known.shape == size):
+        if frame is None:  # the network refused it, although its depth may be known
+            return None
+        if known is not None and known.shape == size:
             return known
         return self._context.depth_image(frame, self._rig, size)
 

@@ -18,6 +18,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import IGNORE, LabelSpace, default_classes, load_label_space
 from mlesam_ros.mask_messages import MASK_TOPICS, mask_messages
+from mlesam_ros.messages import stamp_ns
 from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera
 from mlesam_ros.resources import resource_path
 from mlesam_ros.semantic_points import GROUND, NEITHER, OBSTACLE, POINT, MaskPoints, role_table
@@ -183,6 +184,28 @@ def test_navigation_points_of_a_moving_robot_are_where_the_lidar_is_at_the_masks
     assert ((found.points["label"] == 4) == at_pole).mean() > 0.9
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.2, -3600.0])
+def test_messages_for_costmaps_have_the_stamp_at_which_tf_knows_their_place(turning_rig, offset):
+    """nav2 looks up the transform at the stamp; the wall stays in its place although the driver's stamps are late."""
+    frame, _ = poles_seen(0.1, 0.1)
+    late = replace(frame, stamp=frame.stamp + round(offset * SECOND), offset=round(offset * SECOND))
+    stamp = MASK + round(offset * SECOND)
+    made = replace(placed_mask(late, turning_rig, pole_mask(turning_rig.camera)), stamp=stamp)
+    frame_set = FrameSet(stamp, LIDAR, {LIDAR: late}, {LIDAR: 0}, round(offset * SECOND))
+    makers = mask_messages(made, frame_set, turning_rig, SPACE, NodeParameters())
+    for_costmaps = {"obstacle_points", "ground_points", *(name for name in makers if name.startswith("aligned/"))}
+    messages = {name: build(typestore(), MASK_TOPICS[name].type_name, make()) for name, make in makers.items()}
+    stamps = {name: stamp_ns(message.header) for name, message in messages.items()}
+    assert len(for_costmaps) == 5 and {stamps[name] for name in for_costmaps} == {MASK}
+    assert {stamps[name] for name in stamps.keys() - for_costmaps - {"semantic_points"}} == {stamp}
+    assert stamps["semantic_points"] == late.stamp
+    for name in ("obstacle_points", "aligned/points"):
+        there = turning_rig.tree.lookup("odom", messages[name].header.frame_id, stamps[name])
+        points = read_xyz(messages[name])
+        points = there.apply(points[np.isfinite(points[:, 0])])
+        np.testing.assert_allclose(points[:, 0], 10, atol=0.02)
+
+
 class Road:
     """A camera that looks along x, 1.5 m above a road, and a LiDAR half a meter above it."""
 
@@ -291,6 +314,13 @@ class TestNavigation(Road):
         rows, cols = np.nonzero(np.isfinite(grid.points[:, 80:, 2]))
         assert len(rows) == 1
         np.testing.assert_allclose(grid.points[rows[0], 80 + cols[0]], [2, 1.5, 6], rtol=1e-6)
+
+    def test_refused_depth_gives_no_points(self, rig):
+        """The mask knows the depth, but the set has no frame of it."""
+        depth = np.full((240, 320), 4.0, np.float32)
+        mask, frame_set = self.mask(rig, [(6, 2, 0)], self.scene())
+        grid = MaskPoints(replace(mask, depth=depth), frame_set, rig).grid(160)
+        assert grid.depth is None and np.isfinite(grid.points[..., 2]).sum() == 1
 
     def test_grid_is_at_most_as_wide_as_the_camera(self, rig):
         assert self.make(rig, [], self.scene(), np.ones((240, 320))).grid(4096).labels.shape == (240, 320)

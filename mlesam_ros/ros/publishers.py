@@ -22,7 +22,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from mlesam_ros.bags.serialization import Fields, header
 from mlesam_ros.config import NodeParameters
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, Problem, format_error
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.mask_messages import LABEL_SPACE, MASK_TOPICS, STATUS, InterfaceSpec, label_space, mask_messages
@@ -215,7 +215,9 @@ class MaskPublisher:
         if "vision_label_info" in self._types:
             self._publish_fields("vision_label_info", vision_fields(self._label_space, stamp, threshold))
 
-    def publish(self, segmentation: Segmentation, frame_set: FrameSet, rig: Rig, parameters: NodeParameters) -> None:
+    def publish(
+        self, segmentation: Segmentation, frame_set: FrameSet, rig: Rig, parameters: NodeParameters
+    ) -> list[Problem]:
         """Publish one mask on every topic that has a subscription, the labels first.
 
         Args:
@@ -223,11 +225,20 @@ class MaskPublisher:
             frame_set: frames that the mask was made from.
             rig: intrinsics and extrinsics of the sensors.
             parameters: of the images and points; see `mask_messages`.
+
+        Returns:
+            a problem for each topic whose message could not be made.
         """
         makers = mask_messages(segmentation, frame_set, rig, self._label_space, parameters)
+        problems = []
         for name, make in makers.items():
             if self._is_subscribed(name):
-                self._publish_fields(name, make())
+                try:
+                    self._publish_fields(name, make())
+                except Exception as error:
+                    problem = format_error(error)
+                    problems.append(Problem(f"no ~/{name} for this mask: {problem.message}", problem.remedy))
+        return problems
 
     def publish_status(self, make: Callable[[], Fields]) -> None:
         """Publish the status of the newest mask, if the topic has a subscription."""

@@ -381,7 +381,7 @@ class SegmentationRuntime:
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in segmentation.used})
         segmentation = keep_confident(segmentation, parameters.confidence_threshold)
         begin = time.perf_counter()
-        self._publisher.publish(segmentation, usable, rig, parameters)
+        problems = self._publisher.publish(segmentation, usable, rig, parameters)
         publishing = time.perf_counter() - begin
         received = self._subscribers[frame_set.primary].received_at(frame_set.time)
         times = MaskTimes(received, taken, self._now(), publishing)
@@ -389,6 +389,8 @@ class SegmentationRuntime:
         self._statistics.record_mask(segmentation, mask.latencies["stamp_to_mask"], self._pipeline.notes)
         topics = {m: self._topic(m) for m in self._modalities}
         found = {m: subscriber.found for m, subscriber in self._subscribers.items()}
+        for problem in problems:
+            self._note(problem)
         self._publisher.publish_status(lambda: status(mask, topics, self._counters(), found))
 
     def _segment_set(self, frame_set: FrameSet, rig: Rig) -> Segmentation | None:

@@ -17,6 +17,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from mlesam_ros import mask_messages, semantic_points
 from mlesam_ros.bags import serialization as fields
 from mlesam_ros.config import NodeParameters
+from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import load_label_space
@@ -158,7 +159,7 @@ def publish(monkeypatch):
         one._label_space = load_label_space("deliver")
         one._types = {name: message_class(output.type_name) for name, output in outputs.OUTPUTS.items()}
         one._publishers = {name: Publisher(name in heard) for name in outputs.OUTPUTS}
-        one.publish(mask, FrameSet(1, CAMERA, frames, dict.fromkeys(frames, 0)), rig, NodeParameters())
+        run.problems = one.publish(mask, FrameSet(1, CAMERA, frames, dict.fromkeys(frames, 0)), rig, NodeParameters())
         one.publish_status(lambda: made.append("status") or {})
         one.publish_health([])
         return made, {name for name, publisher in one._publishers.items() if publisher.sent}
@@ -203,6 +204,16 @@ def test_points_are_projected_once_for_all_topics(publish):
     made, sent = publish(*topics)
     assert (made.count("of"), made.count("_make_grid"), made.count("navigation"), sent) == (1, 1, 1, topics)
     assert made.count("point_cloud") == len(clouds)
+
+
+def test_message_that_cannot_be_made_does_not_keep_back_the_others(publish, monkeypatch):
+    def fail(*_):
+        raise ConfigError("overlay_alpha is 2", "Set it to 1.")
+
+    monkeypatch.setattr(mask_messages, "overlay", fail)
+    _, sent = publish("labels", "overlay", "projected_lidar")
+    assert sent == {"labels", "projected_lidar"}
+    assert publish.problems == [Problem("no ~/overlay for this mask: overlay_alpha is 2", "Set it to 1.")]
 
 
 _RECEIVE = """
