@@ -86,7 +86,8 @@ def test_costmap_layers_can_read_the_points(graph, launch):
 
     drive.until(lambda: vision and common() and got["obstacle_points"] and got["ground_points"])
     for cloud in (got["obstacle_points"][-1], got["ground_points"][-1]):
-        assert cloud.header.frame_id == LIDAR_FRAME and stamp_ns(cloud.header) in drive.sent
+        # The depth sensor's, registered to the camera, in a mask that the LiDAR's message came too late for.
+        assert cloud.header.frame_id in (LIDAR_FRAME, CAMERA_FRAME) and stamp_ns(cloud.header) in drive.sent
         assert len(read_xyz(cloud)) == cloud.width
     stamp = max(common())
     three = [next(m for m in got[name] if stamp_ns(m.header) == stamp) for name in aligned]
