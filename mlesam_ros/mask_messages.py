@@ -79,7 +79,7 @@ MASK_TOPICS = {
     "aligned/points": InterfaceSpec(
         POINT_CLOUD,
         "x y z: the point of each pixel of `aligned/labels`, same width, height, stamp and frame, NaN where neither "
-        "depth nor LiDAR has one.",
+        "depth nor LiDAR has one that the camera can see.",
     ),
 }
 """Topic below the node's name → its description, for the messages of `mask_messages`."""
@@ -191,7 +191,7 @@ def mask_messages(
     if sweep is not None:
         makers["projected_lidar"] = drawn
         makers["semantic_points"] = lambda: point_cloud(sweep.stamp, sweep.frame_id, points.labeled(space)[0])
-    chosen = cache(lambda: points.navigation(space, parameters.navigation, parameters.aligned.width))
+    chosen = cache(lambda: points.navigation(space, parameters.navigation))
 
     def cloud_of(role: int) -> Fields:
         found = chosen()

@@ -175,6 +175,7 @@ class Pipeline:
             skews=dict(frame_set.skews),
             timings={"encode": encoded - start, "model": ran - encoded, "decode": done - ran},
             placements=context.placements,
+            network_size=size,
             depth=context.depth_images.get(size),
         )
 

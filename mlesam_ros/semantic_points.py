@@ -57,7 +57,9 @@ NEITHER, GROUND, OBSTACLE = 0, 1, 2
 """Roles of a class in a costmap."""
 
 _HIDDEN_SHARE, _HIDDEN_M = 0.1, 0.3
-"""A point is hidden if it is farther than a neighboring pixel's surface by this share and these meters."""
+"""A point is hidden if it is farther than a neighboring pixel's surface goes on by this share and these meters."""
+_REACH = 2.0
+"""Pixels along either axis between two points in neighboring pixels, at most."""
 _NEIGHBORS = np.ones((3, 3), np.uint8)
 
 
@@ -86,16 +88,15 @@ class MaskGrid:
         labels, confidence: (h, w) uint8.
         depth: (h, w) float32 meters of the depth sensor along the label camera's axis, NaN where unknown; None without.
         points: (h, w, 3) float32 meters in the label camera's optical frame at the time of the mask, of the depth
-            sensor, and of the LiDAR where that is unknown; NaN where both are.
-        nearest: (h, w) float32 meters along the camera's axis to the nearest surface of the pixel and its neighbors;
-            infinite where unknown.
+            sensor, and of the LiDAR where that is unknown; NaN where both are, or where the LiDAR's is hidden.
+        farthest: (h, w) float32 meters along the camera's axis, see `farthest_visible`.
     """
 
     labels: Pixels
     confidence: Pixels
     depth: Meters | None
     points: Floats
-    nearest: Floats
+    farthest: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,35 +179,34 @@ class MaskPoints:
         points["rgb"] = _packed_colors(label_space)[labels]
         return points, self.lidar.placed[index]
 
-    def navigation(self, label_space: LabelSpace, parameters: NavigationParameters, width: int) -> NavigationPoints:
+    def navigation(self, label_space: LabelSpace, parameters: NavigationParameters) -> NavigationPoints:
         """Points of ground and obstacles, in the frame of the first of the parameters' sensors that the mask has.
 
-        Left out are points that a nearer surface hides from the label camera, whose pixel shows that surface, and
-        ground in pixels that touch another class, where mask and points disagree most.
+        Points are compared on a grid of the network's size, on which those of the depth sensor lie. Left out are points
+        that a nearer surface hides from the label camera, whose pixel shows that surface, and ground in pixels that
+        touch pixels other than ground, where mask and points disagree most.
 
         Args:
             label_space: of the mask.
             parameters: classes, limits, and sensors, of which the mask was made from at least one.
-            width: columns of the grid on which points are compared and those of the depth sensor lie, where the
-                network's size cannot be used because the mask has no `depth`.
 
         Raises:
             ConfigError: the label space lacks a class, or a class has both roles.
         """
         frames = [self._frame_set.frames[m] for m in parameters.sensors if m in self._frame_set.frames]
-        depth = self._segmentation.depth
-        grid = self.grid(width) if depth is None else self._grid_of((depth.shape[0], depth.shape[1]))
+        size = self._segmentation.network_size or self._segmentation.labels.shape
+        grid = self._grid_of((size[0], size[1]))
         roles = _grid_roles(grid, role_table(label_space, parameters), parameters.min_confidence)
-        farthest = grid.nearest * (1 + _HIDDEN_SHARE) + _HIDDEN_M
         parts = []
         if DEPTH in parameters.sensors and grid.depth is not None:
             ranges = np.sqrt(np.einsum("ijk,ijk->ij", grid.points, grid.points))
-            shown = (roles != NEITHER) & (grid.depth <= farthest) & (ranges <= parameters.max_range)  # not NaN
+            shown = (roles != NEITHER) & (grid.depth <= grid.farthest) & (ranges <= parameters.max_range)  # not NaN
             parts.append((*np.nonzero(shown), grid.points[shown]))
         if LIDAR in parameters.sensors and self.lidar is not None:
             seen = self.lidar.visible
             pixels = seen.pixels(grid.labels.shape)
-            shown = (roles[pixels] != NEITHER) & (seen.depth <= farthest[pixels]) & (seen.range <= parameters.max_range)
+            shown = (roles[pixels] != NEITHER) & (seen.depth <= grid.farthest[pixels])
+            shown &= seen.range <= parameters.max_range
             parts.append((pixels[0][shown], pixels[1][shown], self.lidar.placed[seen.index[shown]]))
         rows, cols, xyz = (np.concatenate(column) for column in zip(*parts, strict=True))
         camera_from_sensor = self._rig.extrinsic(frames[0].frame_id, self._frame_set.time)
@@ -232,13 +232,15 @@ class MaskPoints:
         if depth is not None:
             points = self._rig.camera.scaled(*size).unproject(depth)
             np.copyto(nearest, depth, where=np.isfinite(depth))
-        if self.lidar is not None:
-            seen = self.lidar.visible.nearest(size)
-            nearest[seen.rows, seen.cols] = np.minimum(nearest[seen.rows, seen.cols], seen.depth)
-            unknown = np.isnan(points[seen.rows, seen.cols, 2])
-            points[seen.rows[unknown], seen.cols[unknown]] = self.lidar.placed[seen.index[unknown]]
-        around = cv2.erode(nearest, _NEIGHBORS, borderType=cv2.BORDER_REPLICATE)
-        return MaskGrid(labels, confidence, depth, points, np.asarray(around, np.float32))
+        if self.lidar is None:
+            return MaskGrid(labels, confidence, depth, points, farthest_visible(nearest))
+        seen = self.lidar.visible.nearest(size)
+        pixels = seen.rows, seen.cols
+        nearest[pixels] = np.minimum(nearest[pixels], seen.depth)
+        farthest = farthest_visible(nearest)
+        filled = np.isnan(points[(*pixels, 2)]) & (seen.depth <= farthest[pixels])
+        points[seen.rows[filled], seen.cols[filled]] = self.lidar.placed[seen.index[filled]]
+        return MaskGrid(labels, confidence, depth, points, farthest)
 
     def _depth(self, size: tuple[int, int]) -> Meters | None:
         frame, known = self._frame_set.frames.get(DEPTH), self._segmentation.depth
@@ -247,6 +249,41 @@ class MaskPoints:
         if known is not None and known.shape == size:
             return known
         return self._context.depth_image(frame, self._rig, size)
+
+
+def farthest_visible(nearest: Floats) -> Floats:
+    """Depth up to which points belong to the surfaces that the camera sees; farther ones are hidden behind these.
+
+    A point is compared with the surface of its pixel and of the eight neighbors. The inverse depth of a plane is linear
+    in the pixel's coordinates, so a surface goes on with its slope: ground seen at a small angle does not hide itself.
+
+    Args:
+        nearest: (h, w) float32 meters along the camera's axis to the nearest surface; infinite where unknown.
+
+    Returns:
+        (h, w) float32 meters; infinite where no surface is known.
+    """
+    inverse = np.float32(1) / nearest
+    slope = _slope(inverse, 0) + _slope(inverse, 1)
+    beyond = np.asarray(cv2.dilate(np.maximum(inverse - _REACH * slope, 0), _NEIGHBORS), np.float32)
+    with np.errstate(divide="ignore"):
+        return np.float32(1 + _HIDDEN_SHARE) / beyond + np.float32(_HIDDEN_M)
+
+
+def _slope(inverse: Floats, axis: int) -> Floats:
+    """(h, w) change of a surface's inverse depth per pixel along an axis, without sign.
+
+    It is the smaller one of two successive differences of the same sign, so that it is 0 at the edge of a surface. Each
+    pixel takes the largest of those that it is part of.
+    """
+    known = np.where(inverse > 0, inverse, np.nan)
+    rows = known if axis == 0 else known.T
+    steps = np.diff(rows, axis=0)
+    first, second = steps[:-1], steps[1:]
+    slope = np.zeros_like(rows)
+    slope[1:-1] = np.where(first * second > 0, np.minimum(np.abs(first), np.abs(second)), 0)
+    slope = np.asarray(cv2.dilate(slope, np.ones((3, 1), np.uint8)), np.float32)
+    return slope if axis == 0 else slope.T
 
 
 def role_table(label_space: LabelSpace, parameters: NavigationParameters) -> Pixels:
@@ -296,7 +333,7 @@ def _class_ids(
 
 
 def _grid_roles(grid: MaskGrid, table: Pixels, min_confidence: float) -> Pixels:
-    """(h, w) uint8 roles of the pixels: NEITHER if unsure, or ground that touches another role."""
+    """(h, w) uint8 roles of the pixels: NEITHER if unsure, or if ground touches pixels other than ground."""
     roles = table[grid.labels]
     if min_confidence:
         roles[grid.confidence < round(255 * min_confidence)] = NEITHER

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import yaml
 from costmap_layers import FREE, LETHAL, ObstacleLayer, read_xyz, semantic_layer_refusal
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bags.writer import build
@@ -21,7 +23,16 @@ from mlesam_ros.mask_messages import MASK_TOPICS, mask_messages
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera
 from mlesam_ros.resources import resource_path
-from mlesam_ros.semantic_points import GROUND, NEITHER, OBSTACLE, POINT, MaskPoints, role_table
+from mlesam_ros.semantic_points import (
+    GROUND,
+    NAVIGATION_POINT,
+    NEITHER,
+    OBSTACLE,
+    POINT,
+    MaskPoints,
+    farthest_visible,
+    role_table,
+)
 from mlesam_ros.types import DEPTH, LIDAR, FrameSet, PointCloud, RawImage, Segmentation, SensorFrame
 from mlesam_ros.visualization import projected_cloud
 
@@ -177,7 +188,7 @@ def test_projected_cloud_uses_the_masks_placement(turning_rig):
 def test_navigation_points_of_a_moving_robot_are_where_the_lidar_is_at_the_masks_time(turning_rig):
     frame, _ = poles_seen(0.1, 0.1)
     made = placed_mask(frame, turning_rig, pole_mask(turning_rig.camera))
-    found = MaskPoints(made, frames(frame), turning_rig).navigation(SPACE, NavigationParameters(), 320)
+    found = MaskPoints(made, frames(frame), turning_rig).navigation(SPACE, NavigationParameters())
     assert found.frame_id == "lidar" and len(found.points) > 3000
     np.testing.assert_allclose(found.points["x"], 10, atol=0.02)  # the wall, from the robot at the mask's time
     at_pole = np.abs((found.points["y"] + 0.5) % 1 - 0.5) < 0.15
@@ -247,7 +258,7 @@ class TestNavigation(Road):
 
     def test_point_has_the_role_of_its_pixel_in_the_lidars_frame(self, rig):
         made = self.make(rig, [(5, 0.2, 1), (8, 4, 0), (8, 4, 3), (-5, 0, 1)], self.scene())
-        found = made.navigation(SPACE, NavigationParameters(), 320)
+        found = made.navigation(SPACE, NavigationParameters())
         assert found.roles.tolist() == [OBSTACLE, GROUND]
         assert (found.points["label"].tolist(), found.points["confidence"].tolist()) == ([POLE, ROAD], [255, 255])
         np.testing.assert_allclose(found.points["z"], [-1, -2], atol=1e-6)
@@ -259,12 +270,12 @@ class TestNavigation(Road):
         wall, road = (5, 0, 0.9), (12, 0, 0.03)  # one pixel
         depth = np.full((240, 320), 5, np.float32) if seen_by == "depth" else None
         made = self.make(rig, [wall, road] if depth is None else [road], np.full((240, 320), POLE, np.uint8), depth)
-        found = made.navigation(SPACE, NavigationParameters(sensors=(LIDAR,)), 320)
+        found = made.navigation(SPACE, NavigationParameters(sensors=(LIDAR,)))
         assert (found.points["x"] > 11).sum() == 0 and len(found.points) == (depth is None)
 
     def test_ground_that_touches_another_class_is_left_out(self, rig):
         beside, away = (5, 0.52, 0), (5, 0.8, 0)  # columns 143 and 134; the pole begins at 144
-        found = self.make(rig, [beside, away], self.scene()).navigation(SPACE, NavigationParameters(), 320)
+        found = self.make(rig, [beside, away], self.scene()).navigation(SPACE, NavigationParameters())
         np.testing.assert_allclose(found.points["y"], [0.8], atol=1e-6)
 
     def test_confidence_and_range_are_limits(self, rig):
@@ -272,16 +283,16 @@ class TestNavigation(Road):
         confidence = np.where(np.arange(320) < 160, 200, 100).astype(np.uint8) * np.ones((240, 1), np.uint8)
         points = [(5, 2, 0), (5, -2, 0), (15, 2, 0)]
         made = self.make(rig, points, labels, confidence=confidence)
-        found = made.navigation(SPACE, NavigationParameters(min_confidence=0.5, max_range=10.0), 320)
+        found = made.navigation(SPACE, NavigationParameters(min_confidence=0.5, max_range=10.0))
         np.testing.assert_allclose(found.points["y"], [2], atol=1e-6)
-        assert len(made.navigation(SPACE, NavigationParameters(), 320).points) == 3
+        assert len(made.navigation(SPACE, NavigationParameters()).points) == 3
 
     def test_each_voxel_has_one_point_of_each_role(self, rig):
         rng = np.random.default_rng(0)
         points = np.column_stack([rng.uniform(3, 18, 2000), rng.uniform(-3, 3, 2000), np.zeros(2000)])
         made = self.make(rig, points, self.scene())
         every, few = (
-            made.navigation(SPACE, NavigationParameters(voxel_size=size, sensors=(LIDAR,)), 320) for size in (0.0, 0.5)
+            made.navigation(SPACE, NavigationParameters(voxel_size=size, sensors=(LIDAR,))) for size in (0.0, 0.5)
         )
 
         def cells(found):
@@ -294,9 +305,7 @@ class TestNavigation(Road):
     def test_depth_gives_points_where_there_is_no_lidar(self, rig):
         depth = np.full((240, 320), np.nan, np.float32)
         depth[200, 40] = 3.0
-        found = self.make(rig, [], np.full((240, 320), ROAD, np.uint8), depth).navigation(
-            SPACE, NavigationParameters(), 320
-        )
+        found = self.make(rig, [], np.full((240, 320), ROAD, np.uint8), depth).navigation(SPACE, NavigationParameters())
         assert found.frame_id == "camera"
         expected = [3 * (40 - 159.5) / 160, 3 * (200 - 119.5) / 160, 3]
         np.testing.assert_allclose([found.points[a][0] for a in "xyz"], expected, rtol=1e-6)
@@ -322,8 +331,74 @@ class TestNavigation(Road):
         grid = MaskPoints(replace(mask, depth=depth), frame_set, rig).grid(160)
         assert grid.depth is None and np.isfinite(grid.points[..., 2]).sum() == 1
 
+    def test_grid_has_no_point_that_a_nearer_surface_hides(self, rig):
+        """The LiDAR sees the road over a wall whose class the pixels have."""
+        grid = self.make(rig, [(5, 0, 0.9), (5, 0.06, 0.9), (12, -0.03, 0.03)], self.scene()).grid(320)
+        np.testing.assert_allclose(grid.points[..., 2][np.isfinite(grid.points[..., 2])], 5, rtol=1e-6)
+
+    @pytest.mark.parametrize("aligned", [16, 320])
+    def test_points_for_costmaps_lie_on_the_networks_grid(self, rig, aligned):
+        """Whether its depth was kept or not, and whatever the width of the aligned set."""
+        depth = np.full((240, 320), 4.0, np.float32)
+        mask, frame_set = self.mask(rig, [], np.full((240, 320), POLE, np.uint8), depth)
+        parameters = replace(NodeParameters(), aligned=replace(NodeParameters().aligned, width=aligned))
+        made = []
+        for kept in (None, np.full((48, 64), 4.0, np.float32)):
+            one = replace(mask, network_size=(48, 64), depth=kept)
+            fields = mask_messages(one, frame_set, rig, SPACE, parameters)["obstacle_points"]()
+            made.append(fields["data"].view(NAVIGATION_POINT))
+        assert len(made[0]) == 48 * 64 and (made[0] == made[1]).all()
+
     def test_grid_is_at_most_as_wide_as_the_camera(self, rig):
         assert self.make(rig, [], self.scene(), np.ones((240, 320))).grid(4096).labels.shape == (240, 320)
+
+
+class TestVisibility:
+    """Planes, in a camera of 192x256 pixels and 87 degrees whose sensor measures to 18 m."""
+
+    SIZE, CENTER, FOCAL, RANGE = (192, 256), (95.5, 127.5), 128 / np.tan(np.radians(43.5)), 18.0
+
+    def plane(self, normal, distance, rows, cols):
+        """Depth where the rays of pixels hit it; infinite beyond the range."""
+        (y, x), f = self.CENTER, self.FOCAL
+        inverse = (normal[0] * (cols - x) / f + normal[1] * (rows - y) / f + normal[2]) / distance
+        with np.errstate(divide="ignore"):
+            return np.where(inverse > 1 / self.RANGE, 1 / inverse, np.inf).astype(np.float32)
+
+    @given(
+        st.floats(0.15, 2.0),
+        st.floats(-0.3, 0.3),
+        st.sampled_from([(0, 1), (1, 0), (-1, 0), (0.6, 0.8)]),
+        st.integers(0, 2**32 - 1),
+    )
+    @example(0.2, 0.0, (0, 1), 0)
+    @example(1.0, 0.0, (1, 0), 0)
+    def test_plane_does_not_hide_itself(self, distance, tilt, across, seed):
+        """Neither points at the pixels' centers, such as those of the depth sensor, nor others in the pixels."""
+        normal = (across[0] * np.cos(tilt), across[1] * np.cos(tilt), np.sin(tilt))
+        nearest = self.plane(normal, distance, *np.indices(self.SIZE))
+        seen = np.isfinite(nearest)
+        assume((seen.sum(0) >= 3).any() and (seen.sum(1) >= 3).any())
+        farthest = farthest_visible(nearest)
+        assert (nearest <= farthest)[seen].all()
+        inside = np.random.default_rng(seed).uniform(-0.5, 0.5, (2, *self.SIZE)) + np.indices(self.SIZE)
+        between = self.plane(normal, distance, *inside)
+        assert (between <= farthest)[seen & np.isfinite(between)].all()
+
+    @pytest.mark.parametrize("height", [0.15, 0.3, 2.0])
+    @pytest.mark.parametrize("width", [1, 2, 9])
+    def test_pole_hides_what_is_behind_it(self, height, width):
+        """A pole at 4 m before a wall at 12 m, on ground; the rows are those above the ground."""
+        rows, cols = np.indices(self.SIZE)
+        wall = self.plane((0, 0, 1), 12, rows, cols)
+        pole = np.abs(cols - 100) < width / 2
+        nearest = np.minimum(np.where(pole, 4, wall), self.plane((0, 1, 0), height, rows, cols)).astype(np.float32)
+        farthest = farthest_visible(nearest)[:90]
+        beside = cv2.dilate(pole.astype(np.uint8), np.ones((3, 3)))[:90] > 0
+        assert (farthest[beside] < 5).all() and (farthest[~beside] > 12).all()
+
+    def test_nothing_is_hidden_where_no_surface_is_known(self):
+        assert np.isinf(farthest_visible(np.full(self.SIZE, np.inf, np.float32))).all()
 
 
 class TestCostmaps(Road):
