@@ -4,9 +4,10 @@
     python benchmarks/compare.py NAME [--repeats N] [--json FILE]
 
 NAME is `sensors` (OpenCV, NumPy), `sync` (the policy of message_filters), `model` (one sensor after the other with LoRA
-wrappers; the frozen encoder), `encoders` (SAM 2's of Meta's package), `paths`, `node` (every topic subscribed),
-`publishing` (a narrower overlay) or `training` (a plain loop). With `model` and `paths` go the options of
-`mlesam bench model`. Alternatives take turns in one process.
+wrappers; the frozen encoder), `runtimes` (exported files of the shipped experts; SegFormer-B0), `encoders` (SAM 2's of
+Meta's package), `paths`, `node` (every topic subscribed), `publishing` (a narrower overlay) or `training` (a plain
+loop). With `model`, `runtimes` and `paths` go the options of `mlesam bench model`. Alternatives take turns in one
+process.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ import training_worker
 from baseline_model import BaselineModel
 from bounds import ceilings, network_work
 from counting import asked_bytes
+from segformer import SegFormerB0
 from stock_policy import StockPolicy
 
+from mlesam_ros.bench import model_benchmark
 from mlesam_ros.bench.measurement import BenchmarkResult
 from mlesam_ros.bench.model_benchmark import ModelBenchmark, Options, run_paths, synchronize
 from mlesam_ros.bench.sensor_benchmark import Push, run_sync
 from mlesam_ros.cli.bench import report
 from mlesam_ros.cli.common import prepare_own_domain
-from mlesam_ros.model.inference import InferenceOptions, prepare
-from mlesam_ros.pipeline import PRECISIONS, pick_device, pick_precision
+from mlesam_ros.model.inference import PRECISIONS, InferenceOptions, argmax_with_confidence, prepare
+from mlesam_ros.pipeline import pick_device, pick_precision
 from mlesam_ros.types import MODALITIES
 
 _SLOP = 60_000_000  # ns
@@ -88,6 +91,21 @@ def model(repeats: int, options: Options) -> list[BenchmarkResult]:
     return [*frame, *benchmark.parts(repeats)]
 
 
+def runtimes(repeats: int, options: Options) -> list[BenchmarkResult]:
+    """PyTorch and each exported file in turn, and a camera-only network of hiera_nano's size class for one image."""
+    torch.manual_seed(0)
+    precision = pick_precision(options.precision, "cpu")
+    network = SegFormerB0(25).eval().to(PRECISIONS[precision], memory_format=torch.channels_last)
+    image = torch.rand(1, 3, options.size, options.size).to(memory_format=torch.channels_last)
+
+    def segment() -> None:
+        with torch.inference_mode():
+            argmax_with_confidence(network(image.to(PRECISIONS[precision])), (options.size, options.size))
+
+    other = f"SegFormer-B0 {options.size}x{options.size}, camera alone, torch {precision}"
+    return model_benchmark.runtimes(repeats, options, (other, segment))
+
+
 def paths(repeats: int, options: Options) -> list[BenchmarkResult]:
     """Each inference optimization, with memory."""
     return run_paths(repeats, options, partial(asked_bytes, device=pick_device(options.device)))
@@ -125,7 +143,9 @@ BENCHMARKS: dict[str, Callable[[int], list[BenchmarkResult]]] = {
     "sensors": sensors, "sync": sync, "encoders": encoders, "node": node, "publishing": publishing,
     "training": training,
 }  # fmt: skip
-NETWORK: dict[str, Callable[[int, Options], list[BenchmarkResult]]] = {"model": model, "paths": paths}
+NETWORK: dict[str, Callable[[int, Options], list[BenchmarkResult]]] = {
+    "model": model, "runtimes": runtimes, "paths": paths,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ LIVE = "live"
 """May be set at any time and acts on the next mask."""
 
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
+RUNTIMES = (AUTO, "torch", "onnx", "openvino")
 REPRESENTATIONS = tuple(name for name, preprocessor in PREPROCESSORS.items() if preprocessor.modality == EVENT)
 """Event preprocessors."""
 NETWORK = "network"
@@ -254,6 +255,13 @@ class NodeParameters:
         AUTO,
         "Precision of the network; auto: bf16 if the device has bf16 arithmetic.",
         choices=PRECISIONS,
+        encoding=False,
+    )
+    runtime: str = parameter(
+        AUTO,
+        "Runtime of the network; auto: on a CPU the fastest that is installed and has a file of mlesam export, else "
+        "torch.",
+        choices=RUNTIMES,
         encoding=False,
     )
     threads: int = parameter(0, "CPU threads of the network; 0: half of the cores.", low=0, high=256, encoding=False)

@@ -13,10 +13,20 @@ OPEN3D = "open3d-cpu" if platform.machine() == "x86_64" else "open3d"
 EXTRAS = {
     "h5py": ("train", "h5py"),
     "jinja2": ("report", "jinja2"),
+    "nncf": ("export", "nncf"),
+    "onnx": ("export", "onnx"),
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "onnxscript": ("export", "onnxscript"),
     "open3d": ("sim", OPEN3D),
+    "openvino": ("openvino", "openvino"),
     "tensorboard": ("train", "tensorboard"),
 }
 """Module → (extra, name of the distribution)."""
+
+
+def is_installed(module: str) -> bool:
+    """Whether the package of a module is installed. Does not import it."""
+    return find_spec(module) is not None
 
 
 def require_extra(module: str, purpose: str) -> None:
@@ -29,7 +39,7 @@ def require_extra(module: str, purpose: str) -> None:
     Raises:
         PackageError: it is not installed.
     """
-    if find_spec(module) is None:
+    if not is_installed(module):
         extra, distribution = EXTRAS[module]
         raise PackageError(
             f"{purpose} needs the package {distribution}, which is not installed.",

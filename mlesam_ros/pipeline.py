@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +23,18 @@ from mlesam_ros.labels import IGNORE
 from mlesam_ros.model.checkpoint import check_replacement, describe_checkpoint, load_checkpoint, load_experts
 from mlesam_ros.model.inference import (
     ALL,
-    DEVICES,
-    CudaGraphCache,
+    PRECISIONS,
+    Image,
     InferenceOptions,
     Prediction,
+    TorchRuntime,
     explain_oom,
-    pack,
     postprocess,
     prepare,
-    unpack,
 )
 from mlesam_ros.model.mlesam import MLESAM, Features, check_finite
 from mlesam_ros.model.model_config import MLESAMConfig, network_size
+from mlesam_ros.model.runtimes import ExportFinder, Runtime, Size, format_image_size
 from mlesam_ros.preprocessing.base import DEFAULTS, EVENT_WINDOW, Preprocessing, Preprocessor
 from mlesam_ros.preprocessing.cuda import AsyncUploader, encode_torch
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
@@ -42,12 +42,18 @@ from mlesam_ros.preprocessing.registration import FrameContext
 from mlesam_ros.resources import resource_path
 from mlesam_ros.types import AUTO, EVENT, FrameSet, Modality, Segmentation
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Name → dtype of the network. `auto` is bf16 where the processor multiplies in it natively, else fp32."""
-
 _WARM_UP_CALLS = 3  # on a GPU the first one also captures the CUDA graph; libraries autotune in the first ones
 
-Image = npt.NDArray[np.float32]
+
+class Replacement(NamedTuple):
+    """Another model, prepared for a pipeline, and its exported files: image size → runtime."""
+
+    model: MLESAM
+    exported: Mapping[Size, Runtime]
+
+
+TORCH_ALONE = ExportFinder()
+"""No exported files."""
 
 
 class Pipeline:
@@ -61,7 +67,6 @@ class Pipeline:
         notes: modality → limitation of its image in the last set, such as missing ego-motion, or a setting that differs
             from training.
         preprocessing: settings of the sensor data for `FrameReader`, completed from the checkpoint.
-        encodes_on_device: whether preprocessors run on the GPU where they support it; on the CPU they use NumPy.
     """
 
     _preprocessors: Mapping[Modality, Preprocessor]
@@ -74,6 +79,8 @@ class Pipeline:
         threads: int | None = None,
         options: InferenceOptions = ALL,
         settings: Preprocessing = DEFAULTS,
+        exports: ExportFinder = TORCH_ALONE,
+        checkpoint: str | Path | None = None,
     ) -> None:
         """Take ownership of a model: move it, merge its experts and change its precision, all in place.
 
@@ -85,23 +92,27 @@ class Pipeline:
                 threads on cores that drivers and transport keep busy costs more than the parallelism gains.
             options: inference options.
             settings: of the sensor data.
+            exports: finds the exported files that run in place of PyTorch.
+            checkpoint: path or name of the model's checkpoint, whose exported files are used; None for none.
 
         Raises:
             ConfigError: an invalid value, no such device, or a modality without a preprocessor.
-            CheckpointError: the model was trained on images of other preprocessors.
+            CheckpointError: the model was trained on images of other preprocessors; see also `ExportFinder.load`.
         """
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
-        _set_threads(threads)
-        self._dtype, self._options, self._settings = PRECISIONS[self.precision], options, settings
+        torch.set_num_threads(pick_threads(threads))
+        self._options, self._settings = options, settings
         self._upload = AsyncUploader(self.device)
-        self._graphs = (
-            CudaGraphCache(self._infer_packed) if options.graphs and self.device.startswith(DEVICES) else None
+        self._torch = TorchRuntime(self._prepared(model), self.device, self.precision, self._upload, options.graphs)
+        self._set_model(self._torch.model)
+        self._exports = exports
+        self._exported: Mapping[Size, Runtime] = (
+            {} if checkpoint is None else exports.load(checkpoint, self._torch.model.config)
         )
-        self._set_model(self._prepared(model))
+        self._unexported: set[Size] = set()
         self.refusals: Mapping[Modality, Problem] = MappingProxyType({})
         self.notes: Mapping[Modality, str] = MappingProxyType({})
-        self.encodes_on_device = not self.device.startswith("cpu")
         self._images: Mapping[Modality, Image | torch.Tensor] = {}
 
     @classmethod
@@ -132,7 +143,9 @@ class Pipeline:
         size = (self.config.image_size,) * 2 if rig is None else self.network_size(rig)
         blank = np.zeros((3, *size), np.float32)
         for _ in range(_WARM_UP_CALLS):
-            self.infer(dict.fromkeys(self.config.modalities, blank))
+            self._torch(dict.fromkeys(self.config.modalities, blank))
+        for (height, width), runtime in self._exported.items():
+            runtime(dict.fromkeys(self.config.modalities, np.zeros((3, height, width), np.float32)))
 
     def segment(self, frame_set: FrameSet, rig: Rig, enlarge: bool = True) -> Segmentation:
         """Compute the mask of one frame set.
@@ -181,7 +194,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Release the device's memory for other processes; the pipeline cannot be used afterwards."""
-        del self._model, self._graphs
+        del self._torch
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -199,12 +212,29 @@ class Pipeline:
         Args:
             images: modality → (3, h, w) float32, on the host or on the device.
         """
-        with torch.inference_mode():
-            there = self._to_device(images)
-            packed = self._infer_packed(there) if self._graphs is None else self._graphs(there)
-            height, width = next(iter(there.values())).shape[-2:]
-            modalities = tuple(m for m in self._model.experts.modalities if m in there)
-            return unpack(packed, (height, width), modalities)
+        return self._runtime(images)(images)
+
+    def _runtime(self, images: Mapping[Modality, Image | torch.Tensor]) -> Runtime:
+        """Runtime of images of one size: the exported file, or PyTorch, which runs any size.
+
+        Raises:
+            ConfigError: a runtime is chosen that has no file of this size.
+        """
+        height, width = next(iter(images.values())).shape[-2:]
+        found = self._exported.get((height, width))
+        if found is not None:
+            return found
+        if self._exported and (height, width) not in self._unexported:
+            there = ", ".join(map(format_image_size, self._exported))
+            problem = Problem(
+                f"the images have {format_image_size((height, width))}, but the exported files have {there}.",
+                f"Export this size: mlesam export --image-size {height} {width}",
+            )
+            if self._exports.chosen:
+                raise ConfigError(problem.message, problem.remedy)
+            self._unexported.add((height, width))
+            self._exports.log(f"{problem} PyTorch runs them.")
+        return self._torch
 
     def features(self, images: Mapping[Modality, Image]) -> Features:
         """Run only the frozen encoder, the expensive part, for callers that evaluate many subsets of the same images.
@@ -212,19 +242,39 @@ class Pipeline:
         Args:
             images: modality → (3, h, w) float32, such as `self.images`.
         """
-        with torch.inference_mode():
-            return self._model.features(self._to_batch(self._to_device(images)))
+        return self._torch.features(images)
 
     def labels(self, features: Features, rig: Rig) -> npt.NDArray[np.uint8]:
         """Run router and heads: (h, w) uint8 labels at the network's size, which `segment` resizes to the camera's."""
         size = self.network_size(rig)
         with torch.inference_mode():
-            return postprocess(self._model.decode_heads(features), size).labels
+            return postprocess(self.network.decode_heads(features), size).labels
+
+    @property
+    def runtime(self) -> str:
+        """Runtimes in use, such as `openvino int8 for 256x256, torch bf16 for other sizes`."""
+        exported = [f"{r.name} {r.precision} for {format_image_size(size)}" for size, r in self._exported.items()]
+        other = "" if not exported else " for other sizes"
+        return ", ".join([*exported, f"{self._torch.name} {self._torch.precision}{other}"])
+
+    @property
+    def encodes_on_device(self) -> bool:
+        """Whether preprocessors run on the GPU where they support it, and images are checked there, not before."""
+        return self._torch.reports_nonfinite
+
+    @encodes_on_device.setter
+    def encodes_on_device(self, value: bool) -> None:
+        self._torch.reports_nonfinite = value
+
+    @property
+    def torch_runtime(self) -> TorchRuntime:
+        """PyTorch's runtime, which runs what no exported file does."""
+        return self._torch
 
     @property
     def network(self) -> MLESAM:
         """The model as it runs: on the device, in its precision, with its inference options."""
-        return self._model
+        return self._torch.model
 
     @property
     def images(self) -> dict[Modality, Image]:
@@ -244,8 +294,10 @@ class Pipeline:
         config = MLESAMConfig.from_dict(describe_checkpoint(path)["config"])
         wanted = [m for m in config.modalities if modalities is None or m in modalities]
         self._check_event_window(path, config, wanted)
-        load_experts(path, self._model, modalities)
-        self.use(self._model)
+        load_experts(path, self.network, modalities)
+        if self._exported:
+            self._exports.log(f"{path}: PyTorch runs the exchanged experts, which the exported files lack.")
+        self.use(Replacement(self.network, {}))
 
     def swap_checkpoint(self, path: str | Path) -> None:
         """Load another checkpoint and use it; an error leaves the pipeline unchanged.
@@ -255,8 +307,8 @@ class Pipeline:
         """
         self.use(self.load_other(path))
 
-    def load_other(self, path: str | Path) -> MLESAM:
-        """Load another checkpoint's model, prepared as in a new pipeline. Thread-safe.
+    def load_other(self, path: str | Path) -> Replacement:
+        """Load another checkpoint's model, prepared as in a new pipeline, and its exported files. Thread-safe.
 
         Both models are in memory until `use` replaces the current one.
 
@@ -264,27 +316,29 @@ class Pipeline:
             path: a checkpoint on the same base weights, for the same modalities and label space.
 
         Raises:
-            CheckpointError, ConfigError: see `check_replacement`, `load_checkpoint` and `__init__`.
+            CheckpointError, ConfigError: see `check_replacement`, `load_checkpoint`, `__init__` and
+                `ExportFinder.load`.
         """
         check_replacement(path, self.config)
-        model = load_checkpoint(path, self._model.base_weights)
+        model = load_checkpoint(path, self.network.base_weights)
         self._check_event_window(path, model.config, model.config.modalities)
+        exported = self._exports.load(path, model.config)
         with explain_oom(model, self.device):
-            return self._prepared(model)
+            return Replacement(self._prepared(model), exported)
 
-    def use(self, model: MLESAM) -> None:
-        """Use a prepared model from the next frame set on: from `load_other`, or the current one with other experts."""
-        self._set_model(model)
-        self._reset_graphs()
+    def use(self, other: Replacement) -> None:
+        """Use another model from the next frame set on."""
+        self._torch.model, self._exported, self._unexported = other.model, other.exported, set()
+        self._set_model(other.model)
 
     def _prepared(self, model: MLESAM) -> MLESAM:
         """Move a model to the device, after a check that its preprocessors are those of its training."""
         make_expert_preprocessors(model.config, model.config.modalities, self._settings)
-        return prepare(model, self.device, self._dtype, self._options)
+        return prepare(model, self.device, PRECISIONS[self.precision], self._options)
 
     def _set_model(self, model: MLESAM) -> None:
-        """Use a prepared model and derive the state that depends on its configuration."""
-        self._model, self.config = model, model.config
+        """Derive the state that depends on a model's configuration."""
+        self.config = model.config
         self._preprocessors = make_expert_preprocessors(model.config, model.config.modalities, self._settings)
         self.preprocessing = replace(self._settings, event_window=event_window(self._preprocessors, self._settings))
         self._mismatch = training_mismatch(self.config, self._preprocessors, self.preprocessing)
@@ -337,25 +391,6 @@ class Pipeline:
         self._images = {m: image for m, image in self._images.items() if m not in nonfinite_modalities}
         return self._require_images()
 
-    def _to_device(self, images: Mapping[Modality, Any]) -> dict[Modality, torch.Tensor]:
-        """Modality → (3, h, w) on the device."""
-        return {m: i if isinstance(i, torch.Tensor) else self._upload(i) for m, i in images.items()}
-
-    def _to_batch(self, images: Mapping[Modality, torch.Tensor]) -> dict[Modality, torch.Tensor]:
-        """Modality → (1, 3, h, w) in the network's precision."""
-        return {m: image[None].to(self._dtype) for m, image in images.items()}
-
-    def _infer_packed(self, images: Mapping[Modality, torch.Tensor]) -> torch.Tensor:
-        """Images on the device to the result of `pack` there, without synchronization."""
-        tensors = self._to_batch(images)
-        height, width = next(iter(tensors.values())).shape[-2:]
-        return pack(self._model(tensors), (height, width), tensors if self.encodes_on_device else None)
-
-    def _reset_graphs(self) -> None:
-        """Invalidate captured CUDA graphs."""
-        if self._graphs is not None:
-            self._graphs.reset()
-
     def _check_event_window(self, path: str | Path, config: MLESAMConfig, modalities: Sequence[Modality]) -> None:
         preprocessors = make_expert_preprocessors(config, modalities, self._settings)
         window = event_window(preprocessors, self._settings)
@@ -367,21 +402,28 @@ class Pipeline:
             )
 
 
-def load_pipeline(parameters: NodeParameters, device: str | None = None) -> Pipeline:
+def load_pipeline(
+    parameters: NodeParameters, device: str | None = None, log: Callable[[str], None] = lambda text: None
+) -> Pipeline:
     """Load the network of the parameters, and warm it up.
 
     Args:
         parameters: of the node.
         device: used where the parameters are `auto`; None for the first GPU, else the CPU.
+        log: receives which runtime is used, and why not a faster one.
 
     Raises:
         CheckpointError, ConfigError: see `Pipeline.from_checkpoint`.
+        PackageError: the parameter `runtime` names one that is not installed.
     """
-    model = load_checkpoint(checkpoint_path(parameters.checkpoint), parameters.base_weights or None)
+    checkpoint = checkpoint_path(parameters.checkpoint)
     device = pick_device(device if parameters.device == AUTO else parameters.device)
+    threads = pick_threads(parameters.threads or None)
+    exports = ExportFinder(parameters.runtime, parameters.precision, device, threads, log)
+    model = load_checkpoint(checkpoint, parameters.base_weights or None)
     with explain_oom(model, device):
-        pipeline = Pipeline(model, device, parameters.precision, parameters.threads or None,
-                            settings=preprocessing(parameters))  # fmt: skip
+        pipeline = Pipeline(model, device, parameters.precision, threads, settings=preprocessing(parameters),
+                            exports=exports, checkpoint=checkpoint)  # fmt: skip
         pipeline.warm_up()
     return pipeline
 
@@ -438,12 +480,17 @@ def _cpu_multiplies_bf16() -> bool:
         return False
 
 
-def _set_threads(threads: int | None) -> None:
+def pick_threads(threads: int | None) -> int:
+    """Check a number of CPU threads; None for half of the cores.
+
+    Raises:
+        ConfigError: the number is below 1.
+    """
     if threads is None:
         threads = max(1, len(os.sched_getaffinity(0)) // 2)
     if threads < 1:
         raise ConfigError(f"threads is {threads}; it must be at least 1.")
-    torch.set_num_threads(threads)
+    return threads
 
 
 def make_expert_preprocessors(

@@ -5,6 +5,7 @@ import os
 import signal
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 from stale_shm import sweep
@@ -16,6 +17,7 @@ from mlesam_ros.ros.middleware import localhost_environment, transport_environme
 # of its own and so gets a domain of its own.
 os.environ.update(localhost_environment())
 os.environ["ROS_DOMAIN_ID"] = str(allocate_domain())
+os.environ["MLESAM_EXPORTS"] = str(Path(gettempdir(), "no_exports"))  # none of the user's files
 
 
 # A run started in the background of a script ignores SIGINT, and so would every process that a test starts.

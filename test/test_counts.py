@@ -61,7 +61,7 @@ def test_between_pictures_and_packet_nothing_passes_between_host_and_device(pipe
     size = pipeline.config.image_size
     images = {m: torch.empty(3, size, size, device="meta") for m in subset}
     with torch.inference_mode():
-        _, found = (count(lambda: pipeline._infer_packed(images)) for _ in range(2))
+        _, found = (count(lambda: pipeline._torch.infer_packed(images)) for _ in range(2))
     assert (found.uploads, found.reads, dict(found.waits)) == (0, 0, {})
 
 

@@ -465,7 +465,7 @@ def test_wrong_arguments_are_refused(arguments, words):
 def test_close_frees_the_weights(frame_set, world):
     pipeline = Pipeline(make_model(), "cpu", "fp32", 1)
     pipeline.segment(frame_set, world.rig)
-    parameters = [weakref.ref(p) for p in pipeline._model.parameters()]
+    parameters = [weakref.ref(p) for p in pipeline.network.parameters()]
     pipeline.close()
     gc.collect()
     assert not any(parameter() is not None for parameter in parameters)

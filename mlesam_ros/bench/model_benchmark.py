@@ -14,11 +14,17 @@ from torch import Tensor
 
 from mlesam_ros.bench.measurement import BenchmarkResult, PeakMemory, Timing, Work, interleaved, measure, row
 from mlesam_ros.model.backbones import HieraSpec, backbone_size
-from mlesam_ros.model.inference import ALL, REFERENCE, InferenceOptions, postprocess
+from mlesam_ros.model.checkpoint import load_checkpoint
+from mlesam_ros.model.inference import ALL, PRECISIONS, REFERENCE, InferenceOptions, postprocess
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.pipeline import PRECISIONS, Pipeline, pick_device, pick_precision
+from mlesam_ros.model.runtimes import ORDER, Runtime, export_path, file_sha256, load_exported
+from mlesam_ros.model.weights import resolve_weights
+from mlesam_ros.pipeline import Pipeline, pick_device, pick_precision, pick_threads
 from mlesam_ros.types import AUTO, MODALITIES, Modality
+
+SHIPPED_EXPERTS = "street"
+"""Name of the checkpoint whose exported files are measured."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,10 @@ class Options:
     precision: str = AUTO
     device: str | None = None
     threads: int | None = None
+
+    def pick_threads(self) -> int:
+        """CPU threads that the options select."""
+        return pick_threads(self.threads)
 
     def network(self) -> MLESAM:
         """Build the network with random weights, not prepared for inference."""
@@ -112,10 +122,45 @@ class ModelBenchmark:
         return [row(f"{self._name}: {part}", "ms", timing) for part, timing in parts.items()]
 
 
+def runtimes(repeats: int, options: Options, *others: tuple[str, Work]) -> list[BenchmarkResult]:
+    """Measure the shipped experts in PyTorch and in each runtime that has an exported file of the options' size.
+
+    All of them take turns, beside PyTorch in fp32 as the alternative. Files are those of `exports_folder`.
+
+    Args:
+        repeats: of each.
+        options: of a CPU.
+        others: name and call of other networks.
+
+    Returns:
+        one row each; none where the shipped experts have another backbone, or there is neither a file nor another.
+    """
+    model, size = load_checkpoint(SHIPPED_EXPERTS), (options.size, options.size)
+    digest, threads = file_sha256(resolve_weights(SHIPPED_EXPERTS)), options.pick_threads()
+    files = [path for pair in ORDER if (path := export_path(digest, *pair, size)).exists()]
+    if model.config.backbone != options.backbone or not (files or others):
+        return []
+    images = {m: image.numpy() for m, image in options.images().items()}
+
+    def frame(runtime: Runtime) -> tuple[str, Work]:
+        name = f"{options.name}, {len(images)} sensors, {runtime.name} {runtime.precision}"
+        return name, lambda: runtime(images)
+
+    plain = [
+        Pipeline(load_checkpoint(SHIPPED_EXPERTS), "cpu", p, threads).torch_runtime for p in ("fp32", options.precision)
+    ]
+    works = [*map(frame, plain), *(frame(load_exported(path, threads)) for path in files), *others]
+    reference, *timings = interleaved([work for _, work in works], repeats)
+    return [
+        row(name, "ms", timing, ("torch fp32", reference)) for (name, _), timing in zip(works[1:], timings, strict=True)
+    ]
+
+
 def run(repeats: int, options: Options) -> list[BenchmarkResult]:
-    """Measure a frame of all sensors and of one, the stages and the startup."""
+    """Measure a frame of all sensors and of one, the stages and the startup, and each runtime."""
     benchmark = ModelBenchmark(options)
-    return [*benchmark.frame(repeats), *benchmark.parts(repeats)]
+    exported = runtimes(repeats, options) if benchmark.pipeline.device == "cpu" else []
+    return [*benchmark.frame(repeats), *benchmark.parts(repeats), *exported]
 
 
 _DISABLED = {

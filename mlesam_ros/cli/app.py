@@ -18,6 +18,7 @@ from mlesam_ros.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     info,
     node,
     play,
@@ -95,7 +96,7 @@ def _commands(group: typer.Typer) -> Iterator[CommandInfo | TyperInfo]:
             yield from _commands(inner.typer_instance)
 
 
-for _module in (demo, node, play, evaluate, doctor, sensors, simulate, train, info, weights, bench):
+for _module in (demo, node, play, evaluate, doctor, sensors, simulate, train, info, export, weights, bench):
     _module.register(app)
 for _command in _commands(app):
     if _command.callback is not None:

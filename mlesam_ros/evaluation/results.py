@@ -132,8 +132,8 @@ def configuration(options: EvaluationOptions, pipeline: Pipeline) -> dict[str, A
     """Configuration that the figures depend on besides the bag."""
     config = pipeline.config
     return {
-        "device": pipeline.device, "precision": pipeline.precision, "backbone": config.backbone,
-        "modalities": list(config.modalities), "label_space": config.label_space.name,
+        "device": pipeline.device, "precision": pipeline.precision, "runtime": pipeline.runtime,
+        "backbone": config.backbone, "modalities": list(config.modalities), "label_space": config.label_space.name,
         "image_size": config.image_size, "every": options.every, "real_time": options.real_time,
         "start": options.start, "duration": options.duration,
         "drops": [_format_outage(outage) for outage in options.outages], "robustness": options.robustness,

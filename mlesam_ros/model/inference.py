@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inference: merged weights, fused attention, CUDA graphs, the packed result, and out-of-memory errors."""
+"""Inference with PyTorch: merged weights, fused attention, CUDA graphs, the packed result, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -19,9 +19,17 @@ from torch.nn import functional as F
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.backbones import LEVELS, HieraBackbone
-from mlesam_ros.model.mlesam import MLESAM, Output
+from mlesam_ros.model.mlesam import MLESAM, Features, Output
 from mlesam_ros.model.vit import FusedRelPosAttention
 from mlesam_ros.types import Modality
+
+TORCH = "torch"
+"""Name of the runtime."""
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Name → dtype of the network. `auto` is bf16 where the processor multiplies in it natively, else fp32."""
+
+Image = npt.NDArray[np.float32]
+Upload = Callable[[Image], Tensor]
 
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
@@ -215,6 +223,75 @@ class CapturedGraph:
             self._images[modality].copy_(image, non_blocking=True)
         self._graph.replay()
         return self._result
+
+
+class TorchRuntime:
+    """Runs the network with PyTorch, with one synchronization per frame set; on a GPU by CUDA graphs.
+
+    Attributes:
+        model: the network; assign it, or call `reset`, when its weights change.
+        reports_nonfinite: whether NaN and infinite values of the images are detected on the device, in the result.
+    """
+
+    name = TORCH
+
+    def __init__(self, model: MLESAM, device: str, precision: str, upload: Upload, graphs: bool = True) -> None:
+        """Take a prepared model.
+
+        Args:
+            model: result of `prepare`.
+            device: of the model.
+            precision: of the model, one of `PRECISIONS`.
+            upload: copies an array to the device.
+            graphs: whether CUDA graphs are captured on a GPU.
+        """
+        self._model, self.precision, self._upload = model, precision, upload
+        self._dtype = PRECISIONS[precision]
+        self._graphs = CudaGraphCache(self.infer_packed) if graphs and device.startswith(DEVICES) else None
+        self.reports_nonfinite = not device.startswith("cpu")
+
+    @property
+    def model(self) -> MLESAM:
+        """The network as it runs."""
+        return self._model
+
+    @model.setter
+    def model(self, model: MLESAM) -> None:
+        self._model = model
+        self.reset()
+
+    def reset(self) -> None:
+        """Invalidate captured CUDA graphs."""
+        if self._graphs is not None:
+            self._graphs.reset()
+
+    def __call__(self, images: Mapping[Modality, Image | Tensor]) -> Prediction:
+        """Run the network; see `Runtime`."""
+        with torch.inference_mode():
+            there = self.to_device(images)
+            packed = self.infer_packed(there) if self._graphs is None else self._graphs(there)
+            height, width = next(iter(there.values())).shape[-2:]
+            modalities = tuple(m for m in self._model.experts.modalities if m in there)
+            return unpack(packed, (height, width), modalities)
+
+    def features(self, images: Mapping[Modality, Image]) -> Features:
+        """Run only the encoder."""
+        with torch.inference_mode():
+            return self._model.features(self._to_batch(self.to_device(images)))
+
+    def to_device(self, images: Mapping[Modality, Image | Tensor]) -> dict[Modality, Tensor]:
+        """Modality → (3, h, w) on the device."""
+        return {m: i if isinstance(i, Tensor) else self._upload(i) for m, i in images.items()}
+
+    def infer_packed(self, images: Images) -> Tensor:
+        """Images on the device to the result of `pack` there, without synchronization."""
+        tensors = self._to_batch(images)
+        height, width = next(iter(tensors.values())).shape[-2:]
+        return pack(self._model(tensors), (height, width), tensors if self.reports_nonfinite else None)
+
+    def _to_batch(self, images: Images) -> dict[Modality, Tensor]:
+        """Modality → (1, 3, h, w) in the network's precision."""
+        return {m: image[None].to(self._dtype) for m, image in images.items()}
 
 
 Labels = npt.NDArray[np.uint8]

@@ -80,7 +80,7 @@ class LoRALinear(nn.Linear):
             (M * N, …, 3D): Q, K and V.
         """
         if self.merged is not None:
-            runs = x.reshape(len(self.merged), -1, x.shape[-1])  # (M, N, C)
+            runs = x.reshape(self.merged.shape[0], -1, x.shape[-1])  # (M, N, C)
             return torch.baddbmm(self.bias, runs, self.merged).view(*x.shape[:-1], -1)
         qkv = super().forward(x)
         if self.a is None or self.b is None:
@@ -120,6 +120,11 @@ class ExpertBank(nn.Module):
     def new_expert(self, rank: int) -> LoRAExpert:
         """Make a new expert, initialized as the identity."""
         return LoRAExpert([(layer.in_features, layer.out_features // 3) for layer in self.layers], rank)
+
+    @property
+    def merged(self) -> list[Tensor]:
+        """Merged projections of all modalities, in stacking order: one (M, C, 3D) per block; empty if not merged."""
+        return self._merged or []
 
     @property
     def rank(self) -> int:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mlesam_ros.errors import ImageError
 from mlesam_ros.model.backbones import LEVELS, STRIDE, Pyramid, backbone_size, build_backbone
@@ -55,8 +56,8 @@ class Router(nn.Module):
         Returns:
             (B, C, h, w) fused features, and (B, M) router weights: uniform when nothing is routed.
         """
-        count = len(features)
-        uniform = features.new_full((features.shape[1], count), 1 / count)  # (B, M)
+        ones = features.new_ones(features.shape[1], features.shape[0])
+        uniform = ones / ones.sum(-1, keepdim=True)  # (B, M)
         if self.config.features == "average":
             return features.mean(0), uniform
         weights = self.gate(self.scores[level](features.mean((-2, -1)))[..., 0].T)  # (M, B, C) -> (B, M)
@@ -72,10 +73,10 @@ class Router(nn.Module):
     def gate(self, scores: Tensor) -> Tensor:
         """Scores (B, M) to weights (B, M)."""
         scores = scores.sigmoid() if self.config.gate == "sigmoid" else scores
-        weights = scores.softmax(-1)
-        best, index = weights.topk(min(self.config.top_k, weights.shape[-1]))  # (B, k)
+        weights = F.pad(scores.softmax(-1), (0, self.config.top_k))  # zeros, so that there are always k to select
+        best, index = weights.topk(self.config.top_k)  # (B, k)
         best = best / best.sum(-1, keepdim=True) if self.config.renormalize else best
-        return torch.zeros_like(weights).scatter(-1, index, best)
+        return torch.zeros_like(weights).scatter(-1, index, best)[:, : scores.shape[-1]]
 
 
 def _scorer(channels: int, width: int) -> nn.Module:
@@ -228,32 +229,38 @@ class MLESAM(nn.Module):
         Raises:
             ImageError: as for `forward`.
         """
-        known = self.experts.modalities
-        foreign = [m for m in images if m not in known]
-        if foreign or not images:
-            raise ImageError(
-                f"images are given for {', '.join(images) or 'no modality'}; "
-                f"this model takes one or more of {', '.join(known)}."
-            )
-        if integer := [m for m, image in images.items() if not image.is_floating_point()]:
-            raise ImageError(
-                f"the {integer[0]} image is {images[integer[0]].dtype}; it must be normalized floating point."
-            )
-        shapes = {m: tuple(image.shape) for m, image in images.items()}
-        shape = next(iter(shapes.values()))
-        if len(set(shapes.values())) > 1:
-            raise ImageError(f"images have the shapes {shapes}; all modalities of a call must have the same.")
-        if len(shape) != 4 or shape[1] != 3 or 0 in shape or shape[2] % STRIDE or shape[3] % STRIDE:
-            raise ImageError(f"images have the shape {shape}; it must be (B, 3, H, W), H and W multiples of {STRIDE}.")
-        if next(iter(images.values())).device.type == "cpu":
-            check_finite(images)
-        return tuple(m for m in known if m in images)
+        return check_images(images, self.experts.modalities)
 
     def train(self, mode: bool = True) -> MLESAM:
         """Set the training mode of everything except the backbone, which stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
+
+
+def check_images(images: Mapping[Modality, Tensor], known: Sequence[Modality]) -> tuple[Modality, ...]:
+    """Validate the images of a network with experts for `known`, and return their modalities in that order.
+
+    Raises:
+        ImageError: see `MLESAM.forward`.
+    """
+    foreign = [m for m in images if m not in known]
+    if foreign or not images:
+        raise ImageError(
+            f"images are given for {', '.join(images) or 'no modality'}; "
+            f"this model takes one or more of {', '.join(known)}."
+        )
+    if integer := [m for m, image in images.items() if not image.is_floating_point()]:
+        raise ImageError(f"the {integer[0]} image is {images[integer[0]].dtype}; it must be normalized floating point.")
+    shapes = {m: tuple(image.shape) for m, image in images.items()}
+    shape = next(iter(shapes.values()))
+    if len(set(shapes.values())) > 1:
+        raise ImageError(f"images have the shapes {shapes}; all modalities of a call must have the same.")
+    if len(shape) != 4 or shape[1] != 3 or 0 in shape or shape[2] % STRIDE or shape[3] % STRIDE:
+        raise ImageError(f"images have the shape {shape}; it must be (B, 3, H, W), H and W multiples of {STRIDE}.")
+    if next(iter(images.values())).device.type == "cpu":
+        check_finite(images)
+    return tuple(m for m in known if m in images)
 
 
 def check_finite(images: Mapping[Modality, Tensor]) -> None:

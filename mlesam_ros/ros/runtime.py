@@ -255,7 +255,7 @@ class SegmentationRuntime:
     def __init__(self, node: LifecycleNode, parameters: NodeParameters) -> None:
         self._node = node
         self._parameters = parameters
-        self._pipeline = load_pipeline(parameters)
+        self._pipeline = load_pipeline(parameters, log=node.get_logger().info)
         self._pipeline_lock = threading.Lock()
         self._modalities = parameters.sensors(self._pipeline.config.modalities)
         space = self._pipeline.config.label_space
@@ -281,8 +281,8 @@ class SegmentationRuntime:
         """One-line description of network and device for the log."""
         config, pipeline = self._pipeline.config, self._pipeline
         return (
-            f"{config.backbone} with experts for {', '.join(config.modalities)} on {pipeline.device} in "
-            f"{pipeline.precision}, {len(config.label_space)} classes of {config.label_space.name}"
+            f"{config.backbone} with experts for {', '.join(config.modalities)} on {pipeline.device} by "
+            f"{pipeline.runtime}, {len(config.label_space)} classes of {config.label_space.name}"
         )
 
     # Lifecycle

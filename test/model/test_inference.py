@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from mlesam_ros import pipeline as pipelines
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.model import inference
 from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.inference import (
     ALL,
@@ -104,7 +104,7 @@ def images_of(subset, size=(64, 96), seed=0):
 def pair(monkeypatch, make_model, family):
     """A pipeline that captures graphs, on the CPU, and one with the same weights that does not."""
     model = make_model(backbone=family)
-    monkeypatch.setattr(pipelines, "DEVICES", ("cpu",))
+    monkeypatch.setattr(inference, "DEVICES", ("cpu",))
     captured, reference = (Pipeline(copy.deepcopy(model), "cpu", "fp32", 1, paths) for paths in (ALL, REFERENCE))
     for pipeline in (captured, reference):
         pipeline.encodes_on_device = True  # as on a GPU, where the result has the nonfinite modalities

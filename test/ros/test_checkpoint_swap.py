@@ -65,17 +65,17 @@ def test_checkpoint_is_swapped_and_swapped_back_while_masks_are_made(graph, node
     assert graph.spin_until(lambda: robot.heard)
     masks_of(graph, robot, listener)
     pipeline = node._runtime._pipeline
-    before = {n: t.clone() for n, t in pipeline._model.state_dict().items() if not n.startswith("backbone.")}
+    before = {n: t.clone() for n, t in pipeline.network.state_dict().items() if not n.startswith("backbone.")}
 
     assert node.set_parameters([Parameter("checkpoint", value=other)])[0].successful
     masks_of(graph, robot, listener)
-    now = pipeline._model.state_dict()
+    now = pipeline.network.state_dict()
     assert any(not torch.equal(before[n], now[n]) for n in before if n.startswith("experts."))
     assert any(not torch.equal(before[n], now[n]) for n in before if not n.startswith("experts."))
 
     assert node.set_parameters([Parameter("checkpoint", value=weights["checkpoint"])])[0].successful
     masks_of(graph, robot, listener)
-    now = pipeline._model.state_dict()
+    now = pipeline.network.state_dict()
     assert all(torch.equal(before[n], now[n]) for n in before)
     status = listener.got["status"][-1]
     for sensor in status.sensors:
@@ -124,13 +124,13 @@ def test_incompatible_checkpoint_is_refused_and_the_old_one_stays(graph, node, w
         path = trained(tmp_path, weights, "wrong", **options)
     elif options:
         Path(path).write_bytes(Path(weights["checkpoint"]).read_bytes()[:options])
-    before = {n: t.clone() for n, t in node._runtime._pipeline._model.state_dict().items()}
+    before = {n: t.clone() for n, t in node._runtime._pipeline.network.state_dict().items()}
     both = [Parameter("overlay_alpha", value=0.1), Parameter("checkpoint", value=path)]
     result = node.set_parameters_atomically(both)
     assert not result.successful and words in result.reason and "\n" not in result.reason
     assert node.get_parameter("checkpoint").value == weights["checkpoint"]
     assert node.parameters.overlay_alpha == 0.5
-    after = node._runtime._pipeline._model.state_dict()
+    after = node._runtime._pipeline.network.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in before)
 
 

@@ -140,7 +140,7 @@ def test_lack_of_memory_names_the_need_and_configure_can_be_repeated(graph, node
 def test_cleanup_frees_the_memory_of_the_network(graph, node):
     robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
     node.trigger_configure()
-    weights = [weakref.ref(weight) for weight in node._runtime._pipeline._model.parameters()]
+    weights = [weakref.ref(weight) for weight in node._runtime._pipeline.network.parameters()]
     node.trigger_activate()
     for _ in range(100):
         robot.sense()

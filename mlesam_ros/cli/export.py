@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mlesam export`: write a checkpoint as one file for ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlesam_ros.cli.common import (
+    JsonOption,
+    ParamOption,
+    ParamsOption,
+    epilog,
+    format_help,
+    read_parameters,
+    write_json,
+)
+from mlesam_ros.files import atomic_write, check_writable, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlesam_ros.config import NodeParameters
+    from mlesam_ros.model.model_config import MLESAMConfig
+    from mlesam_ros.pipeline import Pipeline
+
+_STREET = "street"
+_EXAMPLES = epilog(
+    "mlesam export street --format onnx",
+    "mlesam export street --format openvino --precision int8 --image-size 160 256",
+    "mlesam export my_experts.safetensors --format openvino --precision int8 --calibrate drive/",
+)
+_MOMENTS, _FIRST_SEED = 2, 100  # per street; training seeds, none of those held out
+_SETS_PER_SECOND = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(help=format_help(export), epilog=_EXAMPLES)(export)
+
+
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="Path or name of a checkpoint.")],
+    format: Annotated[str, typer.Option("--format", help="onnx or openvino.")],
+    precision: Annotated[str, typer.Option(help="fp32, fp16 (weights), or int8 (openvino only).")] = "fp32",
+    image_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--image-size", metavar="H W", help="Image size in pixels; the checkpoint's square by default."),
+    ] = None,
+    calibrate: Annotated[
+        str, typer.Option(metavar="BAG", help="For int8: a bag of the robot, or street to simulate.")
+    ] = _STREET,
+    moments: Annotated[int, typer.Option(min=1, help="For int8: frame sets to calibrate with.")] = 20,
+    base_weights: Annotated[str | None, typer.Option(help="Path or name of the backbone's weights.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The file; by default where the node looks for it.", metavar="FILE")
+    ] = None,
+    params: ParamsOption = None,
+    param: ParamOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Export the experts of every sensor to one file for ONNX Runtime or OpenVINO.
+
+    The file has one image size and works for every subset of the sensors. A node whose parameter runtime is auto uses
+    it where it is faster than PyTorch. Files are kept in the folder MLESAM_EXPORTS, or in mlesam_ros/exports of the
+    user's cache folder.
+    """
+    from mlesam_ros.model.checkpoint import load_checkpoint
+    from mlesam_ros.model.exporter import check_export, export_checkpoint
+    from mlesam_ros.model.runtimes import export_path, load_exported
+    from mlesam_ros.pipeline import Pipeline
+
+    begun = time.perf_counter()
+    check_export(format, precision, image_size)
+    if output is not None:
+        check_writable(output)
+    images: list[dict[str, Any]] = []
+    if precision == "int8":
+        parameters = read_parameters(params, param)
+        pipeline = Pipeline(load_checkpoint(checkpoint, base_weights), "cpu", "fp32")
+        if calibrate == _STREET:
+            images = list(_street_images(pipeline.config, image_size or (pipeline.config.image_size,) * 2, moments))
+        else:
+            images = _bag_images(pipeline, Path(calibrate), parameters, image_size, moments)
+            height, width = next(iter(images[0].values())).shape[1:]
+            image_size = height, width
+    content, info = export_checkpoint(checkpoint, format, precision, image_size, base_weights, images)
+    path = output or export_path(info.checkpoint_sha256, format, precision, info.size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, content)
+    load_exported(path)
+    seconds = time.perf_counter() - begun
+    if json is not None:
+        layers = {name: {"precision": kind, "error": error} for name, (kind, error) in info.layers.items()}
+        write_json(
+            {
+                "path": str(path), "runtime": format, "precision": precision, "size": list(info.size),
+                "bytes": len(content), "seconds": round(seconds, 1), "versions": dict(info.versions), "layers": layers,
+            },
+            json,
+        )  # fmt: skip
+        return
+    for name, (kind, error) in info.layers.items():
+        typer.echo(f"{kind:5} {100 * error:6.2f} %  {name}", err=True)
+    typer.echo(f"{format_size(len(content))} in {seconds:.0f} s", err=True)
+    typer.echo(path)
+
+
+def _street_images(config: MLESAMConfig, size: tuple[int, int], moments: int) -> Iterator[dict[str, Any]]:
+    """Yield images of simulated streets in every weather."""
+    from itertools import cycle, islice
+
+    from mlesam_ros.extras import require_extra
+    from mlesam_ros.pipeline import make_expert_preprocessors
+    from mlesam_ros.preprocessing.base import DEFAULTS
+    from mlesam_ros.preprocessing.preprocessors import encode
+    from mlesam_ros.progress import track
+    from mlesam_ros.types import CAMERA, FrameSet
+
+    require_extra("open3d", "the simulated street")
+    from mlesam_ros.simulation.weather import WEATHERS
+    from mlesam_ros.simulation.world import World
+
+    preprocessors = make_expert_preprocessors(config, config.modalities, DEFAULTS)
+    side = 2 * max(size)
+    shape = (side * size[0] // max(size), side * size[1] // max(size))
+    weathers = islice(cycle(WEATHERS), -(-moments // _MOMENTS))
+    with track("rendering", moments, "frame sets") as progress:
+        for number, weather in enumerate(weathers):
+            world = World(_FIRST_SEED + number, weather, shape)
+            for step in range(min(_MOMENTS, moments - number * _MOMENTS)):
+                frame = world.sample(int((step + 0.5) * world.length / _MOMENTS))
+                frame_set = FrameSet(frame.stamp, CAMERA, frame.frames, dict.fromkeys(frame.frames, 0))
+                yield encode(frame_set, world.rig, size, preprocessors)
+                progress(number * _MOMENTS + step + 1, moments)
+
+
+def _bag_images(
+    pipeline: Pipeline, bag: Path, parameters: NodeParameters, size: tuple[int, int] | None, moments: int
+) -> list[dict[str, Any]]:
+    """Images of sets from a whole bag.
+
+    Raises:
+        MlesamError: see `evaluate`.
+        ConfigError: the images do not have the size.
+    """
+    from mlesam_ros.errors import ConfigError
+    from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, check_bag, evaluate
+    from mlesam_ros.evaluation.scores import MaskListener, MaskRecord
+    from mlesam_ros.progress import track
+
+    images: list[dict[str, Any]] = []
+
+    class Collector(MaskListener):
+        """Takes the network's images of every set."""
+
+        def on_mask(self, record: MaskRecord) -> None:
+            images.append(pipeline.images)
+
+    options = EvaluationOptions(parameters)
+    seconds = check_bag(bag, pipeline, options)
+    every = max(1, int(seconds * _SETS_PER_SECOND / moments))
+    with track("reading", seconds, "s") as progress:
+        evaluate(bag, pipeline, replace(options, every=every), [Collector()], lambda done: progress(done, seconds))
+    found = next(iter(images[0].values())).shape[1:]
+    if size is not None and found != size:
+        raise ConfigError(
+            f"images of {bag} have {found[0]}x{found[1]}, not {size[0]}x{size[1]}.",
+            "Leave out --image-size, or calibrate with a bag of the camera that it is for.",
+        )
+    return images[:moments]
