@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -142,17 +143,18 @@ TESTS = {
 
 
 def link(folder: Path, modules: Mapping[str, Path]) -> None:
-    """Make a folder for PYTHONPATH that has these modules and no other.
+    """Make a folder for PYTHONPATH that has these modules and no other; what an earlier run left there is removed.
 
     launch_ros imports composition_interfaces to load components into containers. It is compiled, and no test loads any,
     so an empty service stands for it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     for name, path in modules.items():
-        (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(path, target_is_directory=True)
     stand_in = folder / "composition_interfaces"
-    stand_in.mkdir(exist_ok=True)
+    stand_in.mkdir()
     (stand_in / "__init__.py").touch()
     (stand_in / "srv.py").write_text("class LoadNode:\n    class Request: ...\n")
 
@@ -161,12 +163,15 @@ def run_tests(folder: Path, tests: list[str]) -> dict[str, int]:
     """Run tests with a folder on PYTHONPATH; returns the counts of pytest's report.
 
     Raises:
-        SystemExit: a test failed or was skipped.
+        SystemExit: a test failed or was skipped, or pytest made no report.
     """
     report = folder / "report.xml"
+    report.unlink(missing_ok=True)
     search = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
     command = [sys.executable, "-m", "pytest", "-q", "-rs", f"--junitxml={report}", *tests]
     done = subprocess.run(command, cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": search}, check=False)
+    if not report.is_file():
+        raise SystemExit(f"pytest made no report and returned {done.returncode}.")
     (suite,) = ElementTree.parse(report).getroot().iter("testsuite")
     counts = {name: int(suite.attrib[name]) for name in ("tests", "skipped", "failures", "errors")}
     if done.returncode or counts["skipped"]:

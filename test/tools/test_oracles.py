@@ -50,14 +50,19 @@ def test_moved_and_missing_tags_are_refused(upstream, origin, tmp_path):
 
 
 def test_modules_are_imported_from_the_sources_and_a_skipped_test_is_an_error(upstream, origin, tmp_path):
-    link(tmp_path / "path", {"package": upstream.fetch(origin, tmp_path / "build")})
-    link(tmp_path / "path", {"package": upstream.fetch(origin, tmp_path / "build")})
+    source = upstream.fetch(origin, tmp_path / "build")
+    link(tmp_path / "path", {"package": source, "another_package": source})
+    link(tmp_path / "path", {"package": source})
+    assert (source / "__init__.py").is_file()
     passing, skipping = tmp_path / "test_passing.py", tmp_path / "test_skipping.py"
     passing.write_text("import package\n\ndef test_it():\n    assert package.VERSION == 1\n")
     skipping.write_text("import pytest\n\ndef test_it():\n    pytest.importorskip('another_package')\n")
     assert run_tests(tmp_path / "path", [str(passing)])["tests"] == 1
     with pytest.raises(SystemExit, match="'skipped': 1"):
         run_tests(tmp_path / "path", [str(passing), str(skipping)])
+    passing.write_text("import os\n\nos._exit(3)\n")
+    with pytest.raises(SystemExit, match="no report and returned 3"):
+        run_tests(tmp_path / "path", [str(passing)])
 
 
 def test_every_module_with_tests_has_a_source_or_is_named_in_the_help():
