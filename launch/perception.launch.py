@@ -12,6 +12,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.logging import launch_config
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -167,12 +168,14 @@ def absolute_namespace(context: LaunchContext) -> str:
 
 
 def overriding_file(values: dict[str, Any]) -> str:
-    """Write a parameter file that takes precedence over all others, and return its path.
+    """Write a parameter file that takes precedence over all others, and return its path in the log directory.
 
     rcl applies the sections that match a node in the order in which their names first appear. So this one has a name
     that no other file has; launch_ros would take that of the node.
     """
-    with NamedTemporaryFile("w", prefix="mlesam_arguments_", suffix=".yaml", delete=False) as file:
+    with NamedTemporaryFile(
+        "w", dir=launch_config.log_dir, prefix="mlesam_arguments_", suffix=".yaml", delete=False
+    ) as file:
         json.dump({"/**/*": {"ros__parameters": values}}, file)  # YAML, with quotes around every string
     return file.name
 

@@ -140,9 +140,10 @@ ABSENT: set[str] = set()
 """Packages that are not installed."""
 
 
-def install(monkeypatch: Any) -> None:
+def install(monkeypatch: Any, log_dir: Path) -> None:
     """Put the stand-ins where the launch files import from, for one test."""
-    for name, contents in MODULES.items():
+    logging = {"launch_config": SimpleNamespace(log_dir=str(log_dir))}
+    for name, contents in {**MODULES, "launch.logging": logging}.items():
         module = ModuleType(name)
         module.__dict__.update(contents)
         monkeypatch.setitem(sys.modules, name, module)

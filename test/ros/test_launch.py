@@ -23,8 +23,11 @@ PERCEPTION, REPLAY, DEMO = (LAUNCH / f"{name}.launch.py" for name in ("perceptio
 
 
 @pytest.fixture(autouse=True)
-def _launch(monkeypatch):
-    stand_ins.install(monkeypatch)
+def log_dir(monkeypatch, tmp_path_factory):
+    """Log directory of the launch."""
+    folder = tmp_path_factory.mktemp("log")
+    stand_ins.install(monkeypatch, folder)
+    return folder
 
 
 def parameters_of(node) -> dict:
@@ -41,7 +44,7 @@ def test_perception_starts_the_node_with_its_defaults():
     assert ("/tf", "tf") in node.options["remappings"]
 
 
-def test_only_given_arguments_override_the_file():
+def test_only_given_arguments_override_the_file(log_dir):
     result = stand_ins.execute(
         PERCEPTION,
         namespace="left",
@@ -53,6 +56,7 @@ def test_only_given_arguments_override_the_file():
     )
     (node,) = result.processes
     assert parameters_of(node) == {"use_sim_time": True, "autostart": False, "lidar.topic": "/ouster/points"}
+    assert node.options["parameters"] == [str(path) for path in log_dir.iterdir()], "/tmp stays as it was"
     assert (node.options["namespace"], node.options["name"], node.options["respawn"]) == ("/left", "mlesam", True)
     assert node.options["arguments"] == ["--ros-args", "--log-level", "debug"]
 

@@ -14,6 +14,7 @@ pytest.importorskip("launch_ros", reason="launch and launch_ros are not installe
 import rclpy
 from launch.actions import DeclareLaunchArgument, ExecuteLocal, GroupAction, IncludeLaunchDescription, LogInfo
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.logging import launch_config
 from launch.substitutions import LaunchConfiguration
 from launch.utilities import perform_substitutions
 from launch_ros.actions import PushRosNamespace, SetParameter, SetParametersFromFile
@@ -104,6 +105,8 @@ def test_arguments_take_precedence_over_the_file_and_the_file_over_set_parameter
     set_parameters = [SetParameter(name, value) for name, value in around.items()]
     ((command,), said) = launched(*set_parameters, include(**arguments))
     assert (parameters_of(command), said) == (expected, [])
+    written = [Path(word) for word in command if Path(word).name.startswith("mlesam_arguments_")]
+    assert [path.parent for path in written] == [Path(launch_config.log_dir)] * bool(arguments.keys() - {"params_file"})
 
 
 def sections(tmp_path, name: str, **max_waits: float) -> str:
