@@ -18,7 +18,7 @@ from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, Ml
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, load_label_space
-from mlesam_ros.model.checkpoint import base_sha256, load_base, load_checkpoint, save_backbone, save_checkpoint
+from mlesam_ros.model.checkpoint import load_base, load_checkpoint, save_backbone, save_checkpoint, weights_sha256
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, network_size
@@ -217,7 +217,7 @@ class TestTakingExperts:
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     def test_swap_replaces_the_named_experts(self, file, frame_set, world, precision):
         model = make_model()
-        model.base_sha256 = base_sha256(model.backbone)  # as set by loading, before rounding
+        model.base_sha256 = weights_sha256(model.backbone)  # as set by loading, before rounding
         pipeline = Pipeline(model, "cpu", precision)
         depth, lidar = subset(frame_set, "depth"), subset(frame_set, "lidar")
         before = [pipeline.segment(s, world.rig).confidence for s in (depth, lidar)]

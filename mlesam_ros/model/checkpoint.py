@@ -118,10 +118,10 @@ def save_backbone(path: str | Path, backbone: Backbone) -> None:
     write_tensors(Path(path), tensors, {"backbone": backbone.name})
 
 
-def base_sha256(backbone: nn.Module) -> str:
-    """SHA-256 of the frozen weights: over the sorted names and the float32 bytes of all tensors."""
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 of the weights: over the sorted names and the float32 bytes of all tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(backbone.state_dict().items()):
+    for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
@@ -284,7 +284,7 @@ def save_checkpoint(path: str | Path, model: MLESAM, metrics: Mapping[str, Any] 
     metadata = {
         "format": FORMAT,
         "config": _current_config(model).to_dict(),
-        "base_sha256": base_sha256(model.backbone),
+        "base_sha256": weights_sha256(model.backbone),
         "parameters": {
             "trainable": sum(p.numel() for n, p in model.named_parameters() if not n.startswith("backbone.")),
             "total": sum(p.numel() for p in model.parameters()),
@@ -324,20 +324,20 @@ def load_checkpoint(
     return model.eval()
 
 
-def load_trained(path: str | Path, model: MLESAM, drop: bool = False) -> None:
+def load_trained(path: str | Path, model: MLESAM, ignore_unused_heads: bool = False) -> None:
     """Load a checkpoint's tensors into an existing float32 model.
 
     Args:
         path: a file written by `save_checkpoint`.
         model: model of the same backbone, rank, modalities and classes, on the same base weights.
-        drop: whether to ignore a router or an auxiliary head of the file that the model's configuration lacks.
+        ignore_unused_heads: whether the file may have a router or an auxiliary head that the model lacks.
 
     Raises:
         CheckpointError: the file is unreadable, or of another backbone, rank, label space, set of modalities or other
             base weights; the message names both values.
     """
     _, base = _check_compatible(path, model, ("backbone", "rank", "modalities"))
-    state = _read_matching_state(path, model, ("router.", "auxiliary.") if drop else ())
+    state = _read_matching_state(path, model, ("router.", "auxiliary.") if ignore_unused_heads else ())
     model.load_state_dict(state, strict=False)
     model.experts.unmerge()
     model.base_sha256 = base
@@ -407,10 +407,18 @@ def _check_shapes(path: str | Path, config: MLESAMConfig) -> None:
 
 
 def _read_matching_state(path: str | Path, model: MLESAM, optional: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Read a checkpoint's tensors; require exactly those of the model, except for optional parts that it lacks."""
+    """Read a checkpoint's tensors; require exactly those of the model, except for optional parts that it lacks.
+
+    Without optional parts the model must be one of the file's configuration.
+    """
     own, state = trainable_state(model), _read_trained(path)
     state = {name: tensor for name, tensor in state.items() if name in own or not name.startswith(optional)}
     if differing := describe_key_mismatch(state, own):
+        if optional:
+            raise CheckpointError(
+                f"{path} does not fit the model: of its {len(state)} tensors {differing}.",
+                "Give the model the file's auxiliary, features, combine and router_width.",
+            )
         raise CheckpointError(f"{path} contradicts its own configuration: of its {len(state)} tensors {differing}.")
     return state
 
@@ -472,10 +480,10 @@ def _check_compatible(path: str | Path, model: MLESAM, names: Sequence[str]) -> 
     """
     metadata = _read_metadata(Path(path))
     config, current = _parse_config(path, metadata), _current_config(model)
-    _check_fields(path, config, current, names)
+    check_fields(path, config, current, names)
     _check_labels(path, config.label_space, current.label_space)
     exact = all(p.dtype == torch.float32 for p in model.backbone.parameters())
-    found = model.base_sha256 if model.base_sha256 and not exact else base_sha256(model.backbone)
+    found = model.base_sha256 if model.base_sha256 and not exact else weights_sha256(model.backbone)
     if found != metadata["base_sha256"]:
         others = names_of(config.backbone, without=model.base_weights)
         raise CheckpointError(
@@ -494,7 +502,7 @@ def check_replacement(path: str | Path, current: MLESAMConfig) -> None:
             names both values.
     """
     config = _parse_config(path, _read_metadata(Path(path)))
-    _check_fields(path, config, current, ("backbone", "modalities"))
+    check_fields(path, config, current, ("backbone", "modalities"))
     theirs, ours = config.label_space, current.label_space
     _check_labels(path, theirs, ours)
     pairs = [(f"{theirs.name} with {n} as {tuple(a)}", f"{ours.name} with {n} as {tuple(b)}") for n, a, b in zip(
@@ -503,7 +511,12 @@ def check_replacement(path: str | Path, current: MLESAMConfig) -> None:
         raise CheckpointError(f"{path} has label space {pairs[0][0]}, but the model has {pairs[0][1]}.", _REMEDY)
 
 
-def _check_fields(path: str | Path, theirs: MLESAMConfig, ours: MLESAMConfig, names: Sequence[str]) -> None:
+def check_fields(path: str | Path, theirs: MLESAMConfig, ours: MLESAMConfig, names: Sequence[str]) -> None:
+    """Refuse a checkpoint whose configuration differs in one of some fields.
+
+    Raises:
+        CheckpointError: names the field and both values.
+    """
     for name in names:
         if getattr(theirs, name) != getattr(ours, name):
             raise CheckpointError(

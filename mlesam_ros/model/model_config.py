@@ -122,10 +122,12 @@ class MLESAMConfig:
 
     def _check_temperatures(self) -> None:
         for subset, value in self.temperatures.items():
-            if set(subset.split(SUBSET_SEPARATOR)) - set(self.modalities) or not 0 < value < _MAX_ABS:
+            named = {*subset.split(SUBSET_SEPARATOR)}
+            known = subset == subset_name(m for m in self.modalities if m in named)
+            if not known or isinstance(value, bool) or not 0 < value < _MAX_ABS:
                 raise ConfigError(
                     f"temperatures has {short_repr(value)} for {short_repr(subset)}; accepted are finite numbers above "
-                    f"0 for subsets of {subset_name(self.modalities)}."
+                    f"0 for subsets of {subset_name(self.modalities)}, in this order."
                 )
 
     @classmethod

@@ -14,7 +14,6 @@ from mlesam_ros.errors import CheckpointError, FileError
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone
 from mlesam_ros.model.checkpoint import (
-    base_sha256,
     describe_key_mismatch,
     load_backbone,
     load_base,
@@ -22,6 +21,7 @@ from mlesam_ros.model.checkpoint import (
     read_tensors,
     save_backbone,
     save_checkpoint,
+    weights_sha256,
 )
 from mlesam_ros.model.decoder import ClassMLPs, MaskDecoder
 from mlesam_ros.model.mlesam import MLESAM
@@ -67,7 +67,7 @@ def test_sam_2_0_loads_too(older):
     sam, path = older
     model = MLESAM(MLESAMConfig(backbone="hiera_tiny", label_space=SIX, rank=2)).eval()
     load_base(model, path)
-    assert base_sha256(model.backbone) == fingerprint(sam.image_encoder)
+    assert weights_sha256(model.backbone) == fingerprint(sam.image_encoder)
     assert torch.equal(model.decoder.no_mask, sam.sam_prompt_encoder.no_mask_embed.weight[0])
     assert torch.equal(model.decoder.conv_s0.weight, sam.sam_mask_decoder.conv_s0.weight)
 
@@ -126,7 +126,7 @@ class TestSam1sCheckpoint:
         return model
 
     def test_encoder_equals_metas(self, model, first):
-        assert base_sha256(model.backbone) == fingerprint(first.image_encoder)
+        assert weights_sha256(model.backbone) == fingerprint(first.image_encoder)
 
     def test_untrained_decoder_equals_metas(self, model, first):
         # Seen as classes, SAM's quality token and its four mask tokens make the same token set; then all must be equal.
@@ -241,7 +241,7 @@ class TestMetasCheckpoint:
         monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], size=published.stat().st_size))
         other = MLESAM(MLESAMConfig(backbone="hiera_tiny", label_space=SIX, rank=2))
         load_base(other, name)
-        assert other.base_weights == published and base_sha256(other.backbone) == base_sha256(model.backbone)
+        assert other.base_weights == published and weights_sha256(other.backbone) == weights_sha256(model.backbone)
 
     def test_truncated_file_is_refused(self, published, tmp_path):
         cut = tmp_path / "cut.pt"
@@ -259,21 +259,21 @@ class TestOurs:
     def test_backbone_file_round_trip_is_exact(self, nano, tmp_path):
         save_backbone(tmp_path / "nano.safetensors", nano)
         other = build_backbone("hiera_nano")
-        assert base_sha256(other) != base_sha256(nano)
+        assert weights_sha256(other) != weights_sha256(nano)
         load_backbone(other, tmp_path / "nano.safetensors")
-        assert base_sha256(other) == base_sha256(nano)
+        assert weights_sha256(other) == weights_sha256(nano)
 
     def test_fingerprint_detects_one_changed_bit(self, nano):
-        before = base_sha256(nano)
+        before = weights_sha256(nano)
         with torch.no_grad():
             weight = nano.trunk.blocks[3].mlp.layers[0].bias
             weight[0] = torch.nextafter(weight[0], torch.tensor(1e9))
-        assert base_sha256(nano) != before
+        assert weights_sha256(nano) != before
 
     def test_experts_do_not_change_the_fingerprint(self, nano):
         model = MLESAM(MLESAMConfig())
         model.backbone.load_state_dict(nano.state_dict())
-        assert base_sha256(model.backbone) == base_sha256(nano)
+        assert weights_sha256(model.backbone) == weights_sha256(nano)
 
     def test_truncated(self, nano, tmp_path):
         path = tmp_path / "nano.safetensors"

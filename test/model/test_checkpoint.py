@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from mlesam_ros.errors import CheckpointError, ConfigError, FileError
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import (
-    base_sha256,
     describe_checkpoint,
     load_checkpoint,
     load_experts,
     load_trained,
     save_backbone,
     save_checkpoint,
+    weights_sha256,
 )
 
 
@@ -63,7 +63,7 @@ def test_describe_checkpoint_needs_no_model(files):
     assert about["rank"] == 4
     assert about["label_space"]["name"] == "deliver"
     assert len(about["label_space"]["classes"]) == 25
-    assert about["base_sha256"] == base_sha256(model.backbone)
+    assert about["base_sha256"] == weights_sha256(model.backbone)
     assert about["metrics"] == {"miou": 0.5}
     total = sum(p.numel() for p in model.parameters())
     trained = total - sum(p.numel() for p in model.backbone.parameters())
@@ -85,8 +85,8 @@ def test_other_base_weights_are_refused_with_both_values(files, make_model, tmp_
     save_backbone(tmp_path / "other.safetensors", other.backbone)
     with pytest.raises(CheckpointError) as refusal:
         load_checkpoint(path, tmp_path / "other.safetensors")
-    assert base_sha256(model.backbone) in str(refusal.value)
-    assert base_sha256(other.backbone) in str(refusal.value)
+    assert weights_sha256(model.backbone) in str(refusal.value)
+    assert weights_sha256(other.backbone) in str(refusal.value)
 
 
 def test_another_label_space_is_refused(files):

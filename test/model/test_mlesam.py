@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlesam_ros.errors import ImageError
 from mlesam_ros.model.backbones import LEVELS
-from mlesam_ros.model.checkpoint import base_sha256
+from mlesam_ros.model.checkpoint import weights_sha256
 from mlesam_ros.model.mlesam import MLESAM, Router
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.types import MODALITIES
@@ -145,7 +145,7 @@ def test_one_training_step_moves_everything_but_the_backbone(make_model, make_im
     model = make_model(backbone=family, **changes).train()
     # A fresh expert's A has no gradient until its B has moved; these have.
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    sha = base_sha256(model.backbone)
+    sha = weights_sha256(model.backbone)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.1)
     output = model(make_images())
     (output.logits.square().mean() + output.aux_logits.square().mean()).backward()
@@ -153,7 +153,7 @@ def test_one_training_step_moves_everything_but_the_backbone(make_model, make_im
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
     assert {name.split(".")[0] for name in still} == {"backbone"}
     assert still == {name for name in before if name.startswith("backbone.")}
-    assert base_sha256(model.backbone) == sha
+    assert weights_sha256(model.backbone) == sha
 
 
 def test_the_backbone_stays_in_evaluation_mode(make_model):

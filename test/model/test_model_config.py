@@ -60,6 +60,8 @@ def test_a_misspelt_key_is_refused_with_the_nearest():
         {"temperatures": {"camera": 0.0}},
         {"temperatures": {"camera+lidar": float("nan")}},
         {"temperatures": {"camera+radar": 1.0}},
+        {"temperatures": {"lidar+camera": 1.0}},
+        {"temperatures": {"camera": True}},
     ],
 )
 def test_invalid_values_of_a_modality_are_refused(values):

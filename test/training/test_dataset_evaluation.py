@@ -103,9 +103,10 @@ def test_json_has_the_keys_that_are_documented(street):
 
 def test_the_most_likely_class_is_taken_after_interpolation():
     logits = torch.tensor([[[[4.0, 0.0]], [[0.0, 1.0]]]])  # two classes, 1 x 2
-    found, confidence = most_likely(logits, (1, 8))
+    found, *sure = most_likely(logits, (1, 8), (1.0, 2.0))
     large = F.interpolate(logits, (1, 8), mode="bilinear")
-    np.testing.assert_allclose(confidence, large.softmax(1).amax(1), rtol=1e-6)
+    for temperature, confidence in zip((1.0, 2.0), sure, strict=True):
+        np.testing.assert_allclose(confidence, (large / temperature).softmax(1).amax(1), rtol=1e-6)
     assert found.dtype == np.uint8 and found.tolist() == [[[0, 0, 0, 0, 0, 1, 1, 1]]]
 
 

@@ -92,6 +92,8 @@ def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
         ({"augmentation": {"heights": [32, 512]}}, "heights has 512; the data is 256 high"),
         ({"validate_every": -1}, "validate_every is -1"),
         ({"teacher": "t.safetensors"}, "teacher is for stage experts"),
+        ({"stage": "experts", "backbone": "b", "teacher": "t", "full_share": 0.0}, "full_share is 0"),
+        ({"distillation_weight": -1.0}, "distillation_weight is -1"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_accepted(tmp_path, changes, words):

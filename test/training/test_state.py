@@ -19,7 +19,7 @@ import yaml
 from mlesam_ros.errors import CheckpointError, FileError
 from mlesam_ros.files import LOCK_FILE
 from mlesam_ros.model.backbones import build_backbone
-from mlesam_ros.model.checkpoint import base_sha256, describe_checkpoint, load_backbone, save_backbone
+from mlesam_ros.model.checkpoint import describe_checkpoint, load_backbone, save_backbone, weights_sha256
 from mlesam_ros.resources import resource_path
 from mlesam_training.recipe import Recipe, from_mapping, recipe_dict
 from mlesam_training.state import TrainState
@@ -178,11 +178,11 @@ def test_a_run_is_not_resumed_on_another_backbone_file(smoke_file, street, tmp_p
     shipped, other = resource_path("weights/hiera_nano.safetensors"), tmp_path / "other.safetensors"
     backbone = build_backbone("hiera_nano")
     load_backbone(backbone, shipped)
-    ours = base_sha256(backbone)
+    ours = weights_sha256(backbone)
     with torch.no_grad():
         next(backbone.parameters()).mul_(1.001)
     save_backbone(other, backbone)
-    theirs = base_sha256(backbone)
+    theirs = weights_sha256(backbone)
 
     fields = yaml.safe_load(smoke_file.read_text())
     fields |= {"stage": "experts", "backbone": str(shipped), "steps": 4, "batch": 2, "checkpoint_minutes": 0.0}

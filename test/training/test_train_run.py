@@ -19,10 +19,10 @@ from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.types import MODALITIES
 from mlesam_training.batch_loader import BatchLoader
 from mlesam_training.data_config import open_source
-from mlesam_training.image_damage import damaged
 from mlesam_training.recipe import load_recipe
+from mlesam_training.sensor_corruption import corrupted
 from mlesam_training.stages import ExpertStage, draw_subset
-from mlesam_training.train_run import ABLATION_ROWS, EVALUATION, EXPERTS, VALIDATION, ablate, model_config, train
+from mlesam_training.train_run import ABLATION_ROWS, BEST, EVALUATION, EXPERTS, VALIDATION, ablate, model_config, train
 from mlesam_training.trainer import LOG, run
 
 
@@ -161,13 +161,13 @@ def students(expert_file, pretrained, tmp_path):
     return replace(recipe, teacher=str(teacher), start=str(teacher))
 
 
-def test_a_teacher_adds_the_divergence_on_damaged_images(students, tmp_path):
+def test_a_teacher_adds_the_divergence_on_corrupted_images(students, tmp_path):
     def first_loss(recipe, out):
         train(recipe, out)
         return json.loads((out / LOG).read_text().splitlines()[0])["loss"]
 
     alone = first_loss(replace(students, teacher=None), tmp_path / "alone")
-    once, twice = (first_loss(replace(students, imitation=w), tmp_path / f"{w}") for w in (1.0, 2.0))
+    once, twice = (first_loss(replace(students, distillation_weight=w), tmp_path / f"{w}") for w in (1.0, 2.0))
     assert once > alone and twice - alone == pytest.approx(2 * (once - alone), rel=1e-3)
     parted = first_loss(replace(students, accumulate=2), tmp_path / "parted")
     assert parted == pytest.approx(once, rel=1e-4)
@@ -180,18 +180,35 @@ def test_another_teacher_does_not_resume(students, expert_file, tmp_path):
         train(replace(students, teacher=str(other)), tmp_path / "out")
 
 
+def test_a_teacher_of_other_sensors_is_refused(students, expert_file, tmp_path):
+    recipe = load_recipe(expert_file)
+    data = replace(recipe.data, folder=str(tmp_path / "two"))
+    other = replace(recipe, steps=1, data=data, model={**recipe.model, "modalities": ["camera", "lidar"]})
+    teacher = train(other, tmp_path / "other").weights
+    with pytest.raises(MlesamError, match=r"has modalities ..camera., .lidar."):
+        train(replace(students, teacher=str(teacher), start=None), tmp_path / "out")
+
+
+def test_heads_that_the_file_lacks_are_named(students, expert_file, tmp_path):
+    recipe = load_recipe(expert_file)
+    start = train(replace(recipe, steps=1, model={**recipe.model, "auxiliary": False}), tmp_path / "start").weights
+    with pytest.raises(MlesamError, match=r"does not fit the model.*Give the model the file's auxiliary"):
+        train(replace(students, start=str(start), teacher=None), tmp_path / "out")
+
+
 def test_divergence_is_torch_s(students):
     stage = ExpertStage(model_config(students), str(students.backbone), 1.0, None)
     source = open_source(students, stage.model.config)
     teacher = load_checkpoint(students.teacher, students.backbone)
-    stage.distill(teacher, source.train.blanks)
+    stage.distill(teacher, students.teacher)
+    stage.blanks = source.train.blanks
     batch = BatchLoader(students, source.train, source.augment, stage.plan, torch.device("cpu")).step(0)[0]
     stage.model.eval()
     states = [generator.get_state() for generator in batch.generators]
-    found = stage.imitation(batch)
+    found = stage.distillation_loss(batch)
     for generator, state in zip(batch.generators, states, strict=True):
         generator.set_state(state)
-    worse = [damaged(s, source.train.blanks, g) for s, g in zip(batch.samples, batch.generators, strict=True)]
+    worse = [corrupted(s, source.train.blanks, g) for s, g in zip(batch.samples, batch.generators, strict=True)]
     target = teacher(batch.stacked()).fused.softmax(1)
     output = stage.model({m: torch.stack([s[m] for s in worse]) for m in MODALITIES})
     each = [
@@ -200,7 +217,7 @@ def test_divergence_is_torch_s(students):
     ]
     assert found.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-4)
     part = replace(batch, samples=tuple({"camera": sample["camera"]} for sample in batch.samples))
-    assert stage.imitation(part) is None
+    assert stage.distillation_loss(part) is None
 
 
 def test_validation_keeps_the_best_weights_and_changes_nothing(expert_file, pretrained, tmp_path):
@@ -211,7 +228,9 @@ def test_validation_keeps_the_best_weights_and_changes_nothing(expert_file, pret
     assert last.weights.read_bytes() == plain
     entries = [json.loads(line) for line in (out / VALIDATION).read_text().splitlines()]
     assert [entry["step"] for entry in entries] == [2, 4]
-    metrics = describe_checkpoint(out / "best" / EXPERTS)["metrics"]
+    metrics = describe_checkpoint(out / BEST / EXPERTS)["metrics"]
     assert metrics["miou_mean_over_subsets"] == max(entry["mean_of_subsets"] for entry in entries)
-    best, final = (load_checkpoint(path, pretrained).config for path in (out / "best" / EXPERTS, last.weights))
+    best, final = (load_checkpoint(path, pretrained).config for path in (out / BEST / EXPERTS, last.weights))
     assert best == replace(final, temperatures={})
+    train(recipe, out, resume=False)
+    assert not (out / VALIDATION).exists() and not (out / BEST).exists()

@@ -95,7 +95,7 @@ class Augment:
 def random_drop(image: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Drop a share of the pixels of a (3, H, W) sparse image, as dust and rain drop returns."""
     keep = torch.rand(image.shape[-2:], generator=generator) >= share
-    return image * keep
+    return image * keep.to(image.device)
 
 
 _GRAY = (0.299, 0.587, 0.114)

@@ -61,17 +61,19 @@ class Score:
     Attributes:
         whole: over all rows.
         reliability: of the confidence, over the rows that no temperature was fitted on.
+        uncalibrated: the same of the logits as predicted, where `EvalConfig.temperatures` has another temperature.
         conditions: kind → name, such as weather → fog → over the rows of that condition.
     """
 
     whole: Confusion
     reliability: Reliability = field(default_factory=Reliability)
+    uncalibrated: Reliability = field(default_factory=Reliability)
     conditions: dict[str, dict[str, Confusion]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Options of an evaluation. Only `precision` and `fit` affect the scores.
+    """Options of an evaluation. Only `precision` and `fit` affect the masks.
 
     Attributes:
         batch: rows per batch.
@@ -79,7 +81,8 @@ class EvalConfig:
         device: device of the model.
         fit: resizes images and labels; None for images that already have the input size of the network.
         report: called with (batches done, batches in total) of this process.
-        fitted: rows that temperatures were fitted on, which `Score.reliability` leaves out.
+        temperatures: case → further divisor of its logits for the confidence; 1 where an entry is missing.
+        fitted: rows that temperatures were fitted on, which the calibration leaves out.
     """
 
     batch: int = 8
@@ -87,6 +90,7 @@ class EvalConfig:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     fit: Fit | None = None
     report: Callable[[int, int], None] | None = None
+    temperatures: Mapping[Any, float] = field(default_factory=dict)
     fitted: Collection[int] = ()
 
 
@@ -117,12 +121,14 @@ def evaluate(
         if how.fit:
             images, ground_truth = how.fit(images, ground_truth)
         images = {name: image.to(how.device) for name, image in images.items()}
+        new = [place for place, row in enumerate(rows) if row not in how.fitted]
         with torch.inference_mode(), autocast(how.precision, how.device):
             for each, logits in predict(images, rows):
-                predicted, confidence = most_likely(logits, ground_truth.shape[-2:])
-                _count(scores[each], dataset, rows, ground_truth.numpy(), predicted)
-                new = [place for place, row in enumerate(rows) if row not in how.fitted]
-                scores[each].reliability.add(ground_truth.numpy()[new], predicted[new], confidence[new])
+                score, size = scores[each], ground_truth.shape[-2:]
+                predicted, *sure = most_likely(logits, size, (how.temperatures.get(each, 1.0), 1.0))
+                _count(score, dataset, rows, ground_truth.numpy(), predicted)
+                for histogram, confidence in zip((score.reliability, score.uncalibrated), sure, strict=True):
+                    histogram.add(ground_truth.numpy()[new], predicted[new], confidence[new])
         if how.report:
             how.report(number + 1, len(firsts))
     for score in scores.values():
@@ -141,12 +147,23 @@ def subset_predictor(model: MLESAM, chosen: Sequence[Subset]) -> Predict[Subset]
     return predict
 
 
-def most_likely(logits: Tensor, size: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Class ids and their probabilities, (B, H, W) each, of (B, C, h, w) logits interpolated bilinearly to (H, W)."""
+def most_likely(
+    logits: Tensor, size: tuple[int, ...], temperatures: Sequence[float] = ()
+) -> tuple[npt.NDArray[Any], ...]:
+    """Classes of logits, and their probabilities.
+
+    Args:
+        logits: (B, C, h, w), interpolated bilinearly to `size`.
+        size: (H, W).
+        temperatures: divisors of the logits.
+
+    Returns:
+        (B, H, W) uint8 class ids, and per temperature (B, H, W) float32 probabilities.
+    """
     large = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
     best = large.max(1)  # on a CPU six times as fast as argmax
-    confidence = (best.values - large.logsumexp(1)).exp()
-    return best.indices.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy()
+    sure = {t: (best.values / t - (large / t).logsumexp(1)).exp().cpu().numpy() for t in dict.fromkeys(temperatures)}
+    return best.indices.to(torch.uint8).cpu().numpy(), *(sure[t] for t in temperatures)
 
 
 def _kinds(dataset: LabeledDataset) -> dict[str, list[str]]:
@@ -157,7 +174,7 @@ def _kinds(dataset: LabeledDataset) -> dict[str, list[str]]:
 
 def _empty(classes: int, kinds: Mapping[str, Sequence[str]]) -> Score:
     conditions = {kind: {name: Confusion(classes) for name in names} for kind, names in kinds.items()}
-    return Score(Confusion(classes), Reliability(), conditions)
+    return Score(Confusion(classes), conditions=conditions)
 
 
 def _count(
@@ -176,8 +193,9 @@ def _add_up(score: Score, device: torch.device) -> None:
     parts = [score.whole, *(part for names in score.conditions.values() for part in names.values())]
     for part in parts:
         part.counts = all_reduce_sum(torch.from_numpy(part.counts).to(device)).cpu().numpy()
-    for name, values in vars(score.reliability).items():
-        setattr(score.reliability, name, all_reduce_sum(torch.from_numpy(values).to(device)).cpu().numpy())
+    for histogram in (score.reliability, score.uncalibrated):
+        for name, values in vars(histogram).items():
+            setattr(histogram, name, all_reduce_sum(torch.from_numpy(values).to(device)).cpu().numpy())
 
 
 FORMAT = 2
@@ -231,9 +249,13 @@ def _entry(subset: Subset, score: Score, names: Sequence[str]) -> dict[str, Any]
     kinds = {
         kind: {name: _summary(part, names) for name, part in parts.items()} for kind, parts in score.conditions.items()
     }
-    error = score.reliability.error
-    calibration = {"calibration_error": None if np.isnan(error) else round(error, 4)}
-    return {"sensors": list(subset), **_summary(score.whole, names), **calibration, "conditions": kinds}
+    error = round_or_none(score.reliability.error)
+    return {"sensors": list(subset), **_summary(score.whole, names), "calibration_error": error, "conditions": kinds}
+
+
+def round_or_none(value: float) -> float | None:
+    """Value with four decimals, or None for NaN, which JSON lacks."""
+    return None if np.isnan(value) else round(value, 4)
 
 
 def _summary(matrix: Confusion, names: Sequence[str]) -> dict[str, Any]:
@@ -330,7 +352,7 @@ def summary(scores: Mapping[Corruption, Score]) -> dict[str, Any]:
 
 
 def corruption_predictor(model: MLESAM) -> Predict[Corruption]:
-    """Predictor of all corruptions. The row number seeds random damage."""
+    """Predictor of all corruptions. The row number seeds random ones."""
 
     def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Corruption, Tensor]]:
         for corruption, features in corrupted_features(model.features, images, rows, model.features(images)):

@@ -159,7 +159,9 @@ def needed_bytes(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Dat
     if not side or not isinstance(stage, ExpertStage):
         return 0
     samples = -(-recipe.batch // recipe.accumulate // world_size())
-    return estimate_training_memory(stage.model.config, side, samples, recipe.precision, recipe.checkpointing)
+    teacher = sum(_WEIGHT * p.numel() for p in stage.teacher.parameters()) if stage.teacher else 0
+    step = estimate_training_memory(stage.model.config, side, samples, recipe.precision, recipe.checkpointing)
+    return step + teacher
 
 
 def summary(recipe: Recipe, source: DataSplits, needed: int) -> str:

@@ -354,16 +354,16 @@ class Recipe:
         mixture: for `pretrain`, modality → share of the images.
         full_share: for `experts`, share of the steps with every modality; the other steps use a random subset.
         teacher: for `experts`, trained weights of the same modalities and classes: after each step with every modality
-            the model imitates them on damaged images, see `image_damage.damaged`; none for no such pass.
-        imitation: weight of the divergence from the teacher, beside the loss of the labels.
+            the model imitates them on corrupted images, see `sensor_corruption.corrupted`; none for no such pass.
+        distillation_weight: weight of the divergence from the teacher, beside the loss of the labels.
         balance: exponent on the inverse class frequency that weights the loss; 0 for equal weights.
         label_stride: the loss reads every n-th row and column of the labels; 4 is the resolution of the logits.
         ema: decay of the exponential moving average of the weights, which is evaluated and saved; 0 for the weights
             themselves.
         precision: `fp32` or `bf16` (autocast).
         checkpointing: `none`, or `blocks` for less memory and more time; see `trainer.checkpoint_blocks`.
-        validate_every: number of steps between evaluations on the held-out rows, of which the best weights are kept as
-            well as the last; 0 for the evaluation of the last alone.
+        validate_every: number of steps between evaluations on the held-out rows, of which the best weights are kept
+            beside the last; 0 for none before the last step.
         seed: seed of weights, sample order, augmentation and modality dropout.
         robustness: whether the evaluation includes the EMM, RMM and NM protocols.
         device: `auto`, `cpu` or `cuda`.
@@ -391,7 +391,7 @@ class Recipe:
     mixture: dict[str, float] = field(default_factory=lambda: {"camera": 1.0})
     full_share: float = 0.4
     teacher: PathText | None = None
-    imitation: float = 1.0
+    distillation_weight: float = 1.0
     balance: float = 0.0
     label_stride: int = 2
     ema: float = 0.0
@@ -438,6 +438,10 @@ class Recipe:
             raise ConfigError("a recipe of stage experts needs backbone: the file or name of its frozen weights.")
         if self.stage == "pretrain" and self.teacher:
             raise ConfigError("teacher is for stage experts.", "Take it out of the recipe.")
+        if self.teacher and not self.full_share:
+            raise ConfigError("full_share is 0, but a teacher needs steps with every modality.", "Raise full_share.")
+        if not (isfinite(self.distillation_weight) and self.distillation_weight >= 0):
+            raise ConfigError(f"distillation_weight is {self.distillation_weight}; it must be 0 or more.")
 
     def _check_heights(self) -> None:
         """Check that the data is as high as every crop."""

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlesam_ros.corruptions import Subset, subsets
-from mlesam_ros.model.checkpoint import base_sha256, load_base
+from mlesam_ros.model.checkpoint import check_fields, load_base, weights_sha256
 from mlesam_ros.model.mlesam import MLESAM, Output
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.types import Modality
 from mlesam_training.batch_loader import Batch
 from mlesam_training.dataset_evaluation import subset_predictor
-from mlesam_training.image_damage import damaged
 from mlesam_training.labeled_dataset import Blank
+from mlesam_training.sensor_corruption import corrupted
 
 
 class PretrainStage:
@@ -58,8 +58,8 @@ class PretrainStage:
         logits, auxiliary = self.model.decode(self.model.encode(images))
         return Output(logits, auxiliary, {}, (), self.model.config.fuse)
 
-    def imitation(self, batch: Batch) -> None:
-        """No damage pass."""
+    def distillation_loss(self, batch: Batch) -> None:
+        """No teacher."""
 
     @property
     def subsets(self) -> list[Subset]:
@@ -82,8 +82,9 @@ class ExpertStage:
 
     Attributes:
         origin: SHA-256 of the frozen weights, which must match in a resumed run; see `trainer.Stage`.
-        teacher: frozen model, which a damage pass after each step with all modalities imitates; None without that pass.
-        blanks: modality → normalized value per channel of an empty pixel, for the damage pass.
+        teacher: frozen model, which a second pass over each step with all modalities imitates on corrupted images; None
+            without that pass.
+        blanks: modality → normalized value per channel of an empty pixel, for that pass.
     """
 
     teacher: MLESAM | None = None
@@ -105,17 +106,22 @@ class ExpertStage:
         load_base(self.model, backbone)
         self.full_share = full_share
         self.weights = weights
-        self.origin = {"base weights with SHA-256": base_sha256(self.model.backbone)}
+        self.origin = {"base weights with SHA-256": weights_sha256(self.model.backbone)}
 
-    def distill(self, teacher: MLESAM, blanks: Mapping[Modality, Blank]) -> None:
-        """Add the damage pass.
+    def distill(self, teacher: MLESAM, path: str) -> None:
+        """Set the teacher.
 
         Args:
             teacher: model with the same modalities and classes.
-            blanks: see `blanks`.
+            path: its file.
+
+        Raises:
+            CheckpointError: it has other modalities, or images of other preprocessors, settings or statistics.
         """
-        self.teacher, self.blanks = teacher.eval().requires_grad_(False), blanks
-        self.origin |= {"teacher with SHA-256": base_sha256(teacher)}
+        fields = ("modalities", "preprocessors", "normalization", "settings")
+        check_fields(path, teacher.config, self.model.config, fields)
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.origin |= {"teacher with SHA-256": weights_sha256(teacher)}
 
     def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
         """Draw one subset for all samples of a step."""
@@ -126,8 +132,8 @@ class ExpertStage:
         output = self.model(batch.stacked())
         return [logits for logits in (output.logits, output.aux_logits) if logits is not None]
 
-    def imitation(self, batch: Batch) -> Tensor | None:
-        """Kullback-Leibler divergence between the teacher on the images and the model on the same images with damage.
+    def distillation_loss(self, batch: Batch) -> Tensor | None:
+        """Kullback-Leibler divergence between the teacher on the images and the model on the same images, corrupted.
 
         Returns:
             Mean over heads, samples and pixels of the logits; None without a teacher or without all modalities.
@@ -137,7 +143,7 @@ class ExpertStage:
         with torch.no_grad():
             target = self.teacher(batch.stacked()).fused.float().log_softmax(1)
         pairs = zip(batch.samples, batch.generators, strict=True)
-        worse = replace(batch, samples=tuple(damaged(sample, self.blanks, generator) for sample, generator in pairs))
+        worse = replace(batch, samples=tuple(corrupted(sample, self.blanks, generator) for sample, generator in pairs))
         found = [F.kl_div(each.float().log_softmax(1), target, log_target=True, reduction="none").sum(1).mean()
                  for each in self.heads(worse)]  # fmt: skip
         return torch.stack(found).mean()

@@ -33,7 +33,7 @@ def fit_temperatures(
         how: options of the evaluation; `fitted` are the rows to fit on.
 
     Returns:
-        case → temperature.
+        case → temperature; none without labeled pixels.
     """
     logits: Mapping[K, list[Tensor]] = {case: [] for case in cases}
     labels, generator, rows = [], torch.Generator().manual_seed(0), list(how.fitted)
@@ -42,16 +42,18 @@ def fit_temperatures(
         images, truth = dataset.batch(some, modalities)
         if how.fit:
             images, truth = how.fit(images, truth)
-        flat = truth.flatten()
+        flat, size = truth.flatten(), truth.shape[-2:]
         labeled = (flat != IGNORE).nonzero()[:, 0]
         chosen = labeled[torch.randperm(len(labeled), generator=generator)[: _PIXELS_PER_ROW * len(some)]]
         labels.append(flat[chosen].long())
+        chosen = chosen.to(how.device)
         images = {name: image.to(how.device) for name, image in images.items()}
         with torch.inference_mode(), autocast(how.precision, how.device):
             for case, found in predict(images, some):
-                large = F.interpolate(found.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
-                logits[case].append(large.movedim(1, -1).flatten(0, -2).cpu()[chosen])
-    return {case: temperature(torch.cat(parts), torch.cat(labels)) for case, parts in logits.items()}
+                large = F.interpolate(found.float(), size, mode="bilinear", align_corners=False)
+                logits[case].append(large.movedim(1, -1).flatten(0, -2)[chosen].cpu())
+    truth = torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long)
+    return {case: temperature(torch.cat(parts), truth) for case, parts in logits.items()} if len(truth) else {}
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from mlesam_training.dataset_evaluation import (
     evaluate,
     robustness,
     robustness_table,
+    round_or_none,
     summary,
     tables,
     to_json,
@@ -42,11 +44,11 @@ from mlesam_training.preflight import preflight
 from mlesam_training.recipe import BLOCKS, BagData, PublishedData, Recipe, StreetData, load_recipe, scheduled
 from mlesam_training.stages import ExpertStage, PretrainStage
 from mlesam_training.temperature import fit_temperatures
-from mlesam_training.trainer import check_tensorboard, checkpoint_blocks, run
+from mlesam_training.trainer import STATE, check_tensorboard, checkpoint_blocks, run
 
 EVALUATION = "evaluation.json"
 EXPERTS = "experts.safetensors"
-VALIDATION = "validation.jsonl"
+VALIDATION, BEST = "validation.jsonl", "best"
 _MAX_CLASS_WEIGHT = 4.0
 
 
@@ -87,13 +89,15 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
         torch.manual_seed(recipe.seed)
         stage = make_stage(recipe, config)  # first: report wrong weights before hours of rendering
         source = published or open_source(recipe, config)
+        if isinstance(stage, ExpertStage):
+            stage.blanks = source.train.blanks
         recipe = scheduled(recipe, len(source.train))
         if published:
             preflight(recipe, stage, published)
         stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
-        if recipe.teacher and isinstance(stage, ExpertStage):
-            teacher = load_checkpoint(recipe.teacher, recipe.backbone, config.label_space)
-            stage.distill(teacher.to(pick_device(recipe.device)), source.train.blanks)
+        if is_first() and not (resume and (out / STATE).exists()):
+            (out / VALIDATION).unlink(missing_ok=True)
+            shutil.rmtree(out / BEST, ignore_errors=True)
         validation = Validation(recipe, stage, source, out)
         run(recipe, stage, source.train, source.augment, out, resume, validation)
         stage.model.eval()
@@ -116,6 +120,8 @@ def model_config(recipe: Recipe, published: DataSplits | None = None) -> MLESAMC
     Raises:
         ConfigError: a key, backbone, modality or preprocessor is unknown or contradicts the data set.
     """
+    if "temperatures" in recipe.model:
+        raise ConfigError("model has temperatures, which training fits.", "Take temperatures out of model.")
     if published is not None:
         return _published_config(recipe, published)
     config = MLESAMConfig.from_dict(recipe.model)
@@ -212,7 +218,10 @@ def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertSt
     else:
         stage = ExpertStage(config, str(recipe.backbone), recipe.full_share, None)
         if recipe.start:
-            load_trained(recipe.start, stage.model, drop=True)
+            load_trained(recipe.start, stage.model, ignore_unused_heads=True)
+        if recipe.teacher:
+            teacher = load_checkpoint(recipe.teacher, recipe.backbone, config.label_space)
+            stage.distill(teacher.to(pick_device(recipe.device)), recipe.teacher)
     if recipe.checkpointing == BLOCKS:
         checkpoint_blocks(stage.model.backbone.blocks)
     return stage
@@ -221,40 +230,30 @@ def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertSt
 def _evaluate(
     recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits, out: Path
 ) -> Mapping[Subset, Score]:
-    """Calibrate experts, evaluate on the held-out rows, write `evaluation.json` and print the tables."""
+    """Evaluate on the held-out rows, write `evaluation.json` and print the tables.
+
+    Experts are calibrated: a temperature per subset is fitted on every second row and set in the model's configuration.
+    The calibration error is of the other rows.
+    """
     how, data = _how(recipe, source), source.held_out
-    calibration: list[dict[str, float]] = [{} for _ in stage.subsets]
     if isinstance(stage, ExpertStage):
-        how, calibration = _calibrate(stage, data, how)
+        how = replace(how, fitted=range(0, len(data), 2))
+        how = replace(how, temperatures=fit_temperatures(stage.predict, data, stage.inputs, stage.subsets, how))
     scores = evaluate(stage.predict, data, stage.inputs, stage.subsets, how)
     content, shown = to_json(scores, data.space, source.description), tables(scores, source.description)
-    for entry, extra in zip(content["subsets"], calibration, strict=True):
-        entry.update(extra)
-    if recipe.robustness and isinstance(stage, ExpertStage):
-        protocols = summary(robustness(stage.model, data, how))
-        content, shown = content | protocols, [*shown, robustness_table(protocols)]
+    if isinstance(stage, ExpertStage):
+        named = {subset_name(subset): round(value, 4) for subset, value in how.temperatures.items()}
+        stage.model.config = replace(stage.model.config, temperatures=named)
+        for entry, (subset, score) in zip(content["subsets"], scores.items(), strict=True):
+            entry["temperature"] = named.get(subset_name(subset))
+            entry["calibration_error_before"] = round_or_none(score.uncalibrated.error)
+        if recipe.robustness:
+            protocols = summary(robustness(stage.model, data, how))
+            content, shown = content | protocols, [*shown, robustness_table(protocols)]
     if is_first():
         atomic_write(out / EVALUATION, json.dumps(content, indent=1))
         Console(stderr=True).print(*shown, sep="\n")
     return scores
-
-
-def _calibrate(stage: ExpertStage, data: LabeledDataset, how: EvalConfig) -> tuple[EvalConfig, list[dict[str, float]]]:
-    """Fit a temperature per subset on every second held-out row, and set them in the model's configuration.
-
-    Returns:
-        Options for the evaluation, whose calibration error is of the other rows; and per subset what it adds to
-        `evaluation.json`: the temperature, and the error before.
-    """
-    how = replace(how, fitted=range(0, len(data), 2))
-    before = evaluate(stage.predict, data, stage.inputs, stage.subsets, how)
-    found = fit_temperatures(stage.predict, data, stage.inputs, stage.subsets, how)
-    named = {subset_name(subset): round(value, 4) for subset, value in found.items()}
-    stage.model.config = replace(stage.model.config, temperatures=named)
-    return how, [
-        {"temperature": named[subset_name(subset)], "calibration_error_before": round(score.reliability.error, 4)}
-        for subset, score in before.items()
-    ]
 
 
 def _how(recipe: Recipe, source: DataSplits) -> EvalConfig:
@@ -270,11 +269,10 @@ def _write_weights(
 
 
 class Validation:
-    """Evaluates a model in training on the held-out rows, logs the scores, and keeps the best weights.
+    """Evaluates a model during training on the held-out rows, logs the scores, and keeps the best weights.
 
-    The best weights have the highest mIoU as a mean over the subsets. They are in the folder `best` with the files and
-    metadata of the last ones, but without temperatures, and are reported apart: they are chosen by the rows that their
-    score is of.
+    The best weights have the highest mIoU, as a mean over the subsets, of those before the last step. The folder `best`
+    has the same files as that of the run, without temperatures. Their score is biased, since it chose them.
     """
 
     def __init__(self, recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits, out: Path) -> None:
@@ -293,7 +291,7 @@ class Validation:
         before = [each for each in map(json.loads, lines) if each["step"] < step]
         atomic_write(path, "".join(json.dumps(each) + "\n" for each in (*before, entry)))
         if all(each["mean_of_subsets"] < entry["mean_of_subsets"] for each in before):
-            _write_weights(self._out / "best", stage, scores, source)
+            _write_weights(self._out / BEST, stage, scores, source)
 
 
 ABLATION_ROWS: dict[str, dict[str, Any]] = {

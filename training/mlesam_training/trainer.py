@@ -24,7 +24,7 @@ from mlesam_ros.model.lora import LoRALinear
 from mlesam_ros.progress import ProgressCallback, track
 from mlesam_ros.types import Modality
 from mlesam_training.batch_loader import AugmentBatch, Batch, BatchLoader, SeededDropout2d
-from mlesam_training.distributed import all_reduce_gradients, all_reduce_sum, is_first, pick_device, rank, world_size
+from mlesam_training.distributed import all_reduce_gradients, all_reduce_sum, is_first, pick_device, rank
 from mlesam_training.labeled_dataset import LabeledDataset
 from mlesam_training.loss import Grid, batch_loss, pixel_losses, select
 from mlesam_training.recipe import Recipe, recipe_dict
@@ -174,7 +174,7 @@ class Stage(Protocol):
     def heads(self, batch: Batch) -> Sequence[Tensor]:
         """(B, C, h, w) logits of every head."""
 
-    def imitation(self, batch: Batch) -> Tensor | None:
+    def distillation_loss(self, batch: Batch) -> Tensor | None:
         """Loss besides that of the labels, a mean over the samples; None for none."""
 
 
@@ -277,10 +277,10 @@ def _backward(recipe: Recipe, stage: Stage, batches: Sequence[Batch]) -> list[Te
         loss = batch_loss(losses, batch.labels, stage.weights, chosen)
         loss.backward()
         with autocast(recipe.precision, loss.device), SeededDropout2d(batch.generators):
-            extra = stage.imitation(batch)
+            extra = stage.distillation_loss(batch)
         if extra is None:
             return loss.detach()
-        extra = extra * recipe.imitation / (recipe.accumulate * world_size())  # parts are equally large
+        extra = extra * recipe.distillation_weight * len(batch.rows) / recipe.batch
         extra.backward()
         return (loss + extra).detach()
 

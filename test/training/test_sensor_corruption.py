@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage of sensor images: what each kind may change, and that it never adds what was not measured."""
+"""Corruption of sensor images: what each kind may change, and that it never adds what was not measured."""
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.types import CAMERA, MODALITIES
-from mlesam_training import image_damage
-from mlesam_training.image_damage import damaged
+from mlesam_training import sensor_corruption
+from mlesam_training.sensor_corruption import corrupted
 
 BLANKS = {name: (-2.0, -1.9, -1.8) if name == CAMERA else (0.0, 0.0, 0.0) for name in MODALITIES}
 
@@ -23,20 +23,22 @@ def sample(seed, size=(64, 96)):
     }
 
 
+@settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10_000))
-def test_some_sensors_are_damaged_reproducibly(seed):
+def test_some_sensors_are_corrupted_reproducibly(seed):
     images = sample(seed)
     before = {name: image.clone() for name, image in images.items()}
-    first, again = (damaged(images, BLANKS, torch.Generator().manual_seed(seed)) for _ in range(2))
+    first, again = (corrupted(images, BLANKS, torch.Generator().manual_seed(seed)) for _ in range(2))
     assert any(not torch.equal(first[name], before[name]) for name in MODALITIES)
     for name in MODALITIES:
         assert torch.equal(first[name], again[name]) and torch.equal(images[name], before[name])
         assert first[name].shape == before[name].shape and first[name].isfinite().all()
 
 
-@pytest.mark.parametrize("kind", [*image_damage._EVERY, image_damage._expose])
+@pytest.mark.parametrize("kind", [*sensor_corruption._EVERY, sensor_corruption._expose])
+@settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10_000))
-def test_damage_stays_between_empty_and_the_brightest_pixel(kind, seed):
+def test_corruption_stays_between_empty_and_the_brightest_pixel(kind, seed):
     image = torch.rand(3, 40, 72, generator=torch.Generator().manual_seed(seed))
     result = kind(image, torch.Generator().manual_seed(seed))
     assert result.min() >= 0 and (result.amax((1, 2)) <= image.amax((1, 2)) + 1e-6).all()
@@ -44,7 +46,7 @@ def test_damage_stays_between_empty_and_the_brightest_pixel(kind, seed):
 
 def test_lost_returns_and_holes_keep_the_other_pixels():
     image = torch.rand(3, 64, 64) + 0.1
-    for kind in (image_damage._thin, image_damage._cover):
+    for kind in (sensor_corruption._thin, sensor_corruption._cover):
         for seed in range(20):
             result = kind(image, torch.Generator().manual_seed(seed))
             lost = (result == 0).all(0)
@@ -53,9 +55,9 @@ def test_lost_returns_and_holes_keep_the_other_pixels():
 
 def test_displacement_is_opencv_s_warp(monkeypatch):
     draws = iter((1.05, 0.04, -0.03))
-    monkeypatch.setattr(image_damage, "_uniform", lambda *_: next(draws))
+    monkeypatch.setattr(sensor_corruption, "_uniform", lambda *_: next(draws))
     ramps = np.mgrid[100:160, 100:180].astype("f4")  # of rows and columns: a value tells where its pixel came from
-    result = image_damage._displace(torch.from_numpy(ramps), torch.Generator()).numpy()
+    result = sensor_corruption._displace(torch.from_numpy(ramps), torch.Generator()).numpy()
     scale, x, y = 1.05, 0.04 * 80, -0.03 * 80
     inverse = np.array([[scale, 0, 39.5 * (1 - scale) + x], [0, scale, 29.5 * (1 - scale) + y]])
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
@@ -68,5 +70,13 @@ def test_displacement_is_opencv_s_warp(monkeypatch):
 def test_blur_keeps_the_mean_and_smooths():
     image = torch.rand(3, 60, 60)
     for seed in range(10):
-        result = image_damage._blur(image, torch.Generator().manual_seed(seed))
+        result = sensor_corruption._blur(image, torch.Generator().manual_seed(seed))
         assert result.mean() == pytest.approx(float(image.mean()), abs=0.01) and result.std() < 0.7 * image.std()
+
+
+@pytest.mark.parametrize("kind", [*sensor_corruption._EVERY, sensor_corruption._expose])
+def test_corruption_stays_on_the_device_of_the_image(kind):
+    """Random numbers are drawn on the CPU. The device without data stands for a GPU."""
+    for seed in range(4):
+        result = kind(torch.empty(3, 40, 72, device="meta"), torch.Generator().manual_seed(seed))
+        assert result.device.type == "meta" and result.shape == (3, 40, 72)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage of sensor images in training: dead and dirty sensors, wrong exposure, blur, lost returns, displaced images.
+"""Corruption of sensor images in training: dead and dirty sensors, exposure, blur, lost returns, displaced images.
 
-The noise of the NM protocol is not among them, so that NM measures robustness against a damage never trained on.
+The noise of the NM protocol is not among them, so that NM measures robustness against a corruption never trained on.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mlesam_training.labeled_dataset import Blank
 Images = dict[str, Tensor]
 
 
-def damaged(images: Images, blanks: Mapping[str, Blank], generator: torch.Generator) -> Images:
-    """Damage a random non-empty subset of the sensors of a sample, each in one random way.
+def corrupted(images: Images, blanks: Mapping[str, Blank], generator: torch.Generator) -> Images:
+    """Corrupt a random non-empty subset of the sensors of a sample, each in one random way.
 
     Args:
         images: modality → (3, H, W) normalized.
@@ -28,16 +28,16 @@ def damaged(images: Images, blanks: Mapping[str, Blank], generator: torch.Genera
         generator: source of randomness, on the CPU.
 
     Returns:
-        New images; those of sensors without damage are the given ones.
+        New images on the device of the given ones; those of the other sensors are the given ones.
     """
     chosen = int(torch.randint(1, 2 ** len(images), (), generator=generator))
     out = dict(images)
     for place, (modality, image) in enumerate(images.items()):
         if chosen >> place & 1:
             kinds = (*_EVERY, _expose) if modality == CAMERA else _EVERY
-            damage = kinds[int(torch.randint(len(kinds), (), generator=generator))]
+            corrupt = kinds[int(torch.randint(len(kinds), (), generator=generator))]
             blank = image.new_tensor(blanks[modality])[:, None, None]
-            out[modality] = blank + damage(image - blank, generator)
+            out[modality] = blank + corrupt(image - blank, generator)
     return out
 
 
@@ -93,4 +93,4 @@ def _expose(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 _EVERY: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = (_silence, _cover, _thin, _blur, _displace)
-"""Kinds of damage of every sensor; they take an image whose empty pixels are 0."""
+"""Corruptions of every sensor; they take an image whose empty pixels are 0."""
