@@ -3,7 +3,6 @@
 
 import threading
 import time
-from itertools import pairwise
 
 import pytest
 
@@ -40,10 +39,9 @@ def manager():
 
 @pytest.fixture
 def heard(manager):
-    """Heartbeats, in the order of their arrival, each with the time."""
-    heartbeats: list[tuple[float, Status]] = []
-    node = manager.node("listener")
-    node.create_subscription(Status, "bond", lambda message: heartbeats.append((time.monotonic(), message)), 10)
+    """Heartbeats, in the order of their arrival."""
+    heartbeats: list[Status] = []
+    manager.node("listener").create_subscription(Status, "bond", heartbeats.append, 10)
     return heartbeats
 
 
@@ -59,9 +57,9 @@ def joined(graph, node) -> bool:
     return graph.spin_until(lambda: node.count_subscribers("bond"), 10)
 
 
-def long_swap(monkeypatch, node, seconds):
-    """Exchange the checkpoint in a callback of the node that takes some seconds."""
-    monkeypatch.setattr(node._runtime, "swap_checkpoint", lambda checkpoint: time.sleep(seconds))
+def long_swap(monkeypatch, node, load):
+    """Exchange the checkpoint in a callback of the node, which lasts as long as `load`."""
+    monkeypatch.setattr(node._runtime, "swap_checkpoint", lambda checkpoint: load())
     return node.set_parameters([Parameter("checkpoint", value="other")])[0]
 
 
@@ -73,14 +71,13 @@ def test_heartbeats_last_from_activate_to_deactivate(graph, node, heard):
     for _ in range(2):
         heard.clear()
         node.trigger_activate()
-        graph.spin_for(1.2)
+        assert graph.spin_until(lambda: len(heard) >= 4, 30)
         node.trigger_deactivate()
-        assert graph.spin_until(lambda: heard and not heard[-1][1].active, 5)
+        assert graph.spin_until(lambda: not heard[-1].active, 30)
         graph.spin_for(0.6)
-        messages = [message for _, message in heard]
-        assert len(messages) >= 4 and [m.active for m in messages] == [True] * (len(messages) - 1) + [False]
-        assert {(m.id, m.heartbeat_period, m.heartbeat_timeout) for m in messages} == {(NAME, 0.25, 4.0)}
-        instances |= {m.instance_id for m in messages}
+        assert [message.active for message in heard] == [True] * (len(heard) - 1) + [False]
+        assert {(m.id, m.heartbeat_period, m.heartbeat_timeout) for m in heard} == {(NAME, 0.25, 4.0)}
+        instances |= {message.instance_id for message in heard}
     assert len(instances) == 2, "one per activation, as bond_core requires"
 
 
@@ -88,24 +85,34 @@ def test_heartbeats_last_from_activate_to_deactivate(graph, node, heard):
 def test_last_message_of_a_node_breaks_the_bond(graph, node, heard, end):
     assert joined(graph, node)
     node.trigger_activate()
-    assert graph.spin_until(lambda: heard, 5)
+    assert graph.spin_until(lambda: heard, 30)
     if end == "destroy_node":
         graph.executor.remove_node(node)
         graph._nodes.remove(node)
     getattr(node, end)()
-    assert graph.spin_until(lambda: not heard[-1][1].active, 5)
-    assert sum(not message.active for _, message in heard) == 1
+    assert graph.spin_until(lambda: not heard[-1].active, 30)
+    assert sum(not message.active for message in heard) == 1
 
 
 def test_heartbeats_go_on_while_a_checkpoint_is_loaded(graph, node, heard, monkeypatch):
     assert joined(graph, node)
     node.trigger_activate()
-    graph.spin_for(0.6)
-    assert long_swap(monkeypatch, node, 1.5).successful
-    graph.spin_for(0.6)
-    times = [arrived for arrived, _ in heard]
-    assert len(times) >= 9 and max(later - time for time, later in pairwise(times)) < 1
-    assert all(message.active for _, message in heard)
+    assert graph.spin_until(lambda: heard, 30)
+    counts = []
+
+    def load():
+        """Last for some heartbeats."""
+        counts.append(len(heard))
+        end = time.monotonic() + 30
+        while len(heard) < counts[0] + 5 and time.monotonic() < end:
+            time.sleep(0.01)
+        counts.append(len(heard))
+
+    assert long_swap(monkeypatch, node, load).successful
+    before, after = counts
+    assert after >= before + 5
+    assert graph.spin_until(lambda: len(heard) >= after + 3, 30), "the timer goes on"
+    assert all(message.active for message in heard)
 
 
 def test_missing_package_is_named_once(graph, weights, monkeypatch, capfd):
@@ -135,8 +142,8 @@ def bond(manager):
 
 
 def reaches(graph, bond, state: str) -> bool:
-    """Whether it does so within half of nav2's default bond_timeout."""
-    return graph.spin_until(lambda: bond.sm.getState().getName() == f"SM.{state}", 2.0)
+    """Whether it does so before bondpy gives up connecting. A broken bond does not come alive again."""
+    return graph.spin_until(lambda: bond.sm.getState().getName() == f"SM.{state}", 10.0)
 
 
 def test_bond_with_nav2s_manager_lasts_from_activate_to_deactivate(graph, node, bond):
@@ -154,7 +161,7 @@ def test_bond_outlasts_the_exchange_of_a_checkpoint_but_not_a_blocked_executor(g
     node.trigger_activate()
     made = bond()
     assert reaches(graph, made, "Alive")
-    assert long_swap(monkeypatch, node, 6.0).successful
+    assert long_swap(monkeypatch, node, lambda: time.sleep(6.0)).successful
     assert reaches(graph, made, "Alive")
     time.sleep(6.0)  # a callback that does not return
     assert made.is_broken()
