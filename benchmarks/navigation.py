@@ -7,7 +7,8 @@ A costmap as in config/nav2/obstacle_layer.yaml reads the two clouds that the no
 of nav2's obstacle layer (`costmap_layers.py`). Truth are the cells that rays of the label camera hit, up to 20 m ahead:
 an obstacle where a ray hits a class of `navigation.obstacle_classes` within the layer's heights, drivable where rays
 hit classes of `navigation.ground_classes` alone. A marked cell is right if an obstacle is within one cell, an obstacle
-is found if a marked cell is within one cell; a cleared cell is right if it is drivable, wrong if it is an obstacle.
+is found if a marked cell is within one cell; a cleared cell is right if it is drivable, wrong if rays hit anything
+else in it, such as terrain.
 Streets are those of seeds from 9000 on, which training does not use.
 """
 
@@ -64,8 +65,8 @@ class Score:
     drivable: int = 0
     drivable_found: int = 0
 
-    def add(self, costs: npt.NDArray[np.uint8], obstacle: Cells, drivable: Cells, area: Cells) -> None:
-        """Count the cells of one costmap inside `area`."""
+    def add(self, costs: npt.NDArray[np.uint8], obstacle: Cells, drivable: Cells, hit: Cells, area: Cells) -> None:
+        """Count the cells of one costmap inside `area`, cleared ones where rays hit anything."""
         lethal, free = (costs == LETHAL) & area, (costs == FREE) & area
         near_obstacle, near_lethal = (
             cv2.dilate(cells.astype(np.uint8), _NEIGHBORS).astype(bool) for cells in (obstacle, lethal)
@@ -74,7 +75,7 @@ class Score:
         self.marked_right += int((lethal & near_obstacle).sum())
         self.obstacles += int(obstacle.sum())
         self.obstacles_found += int((obstacle & near_lethal).sum())
-        self.cleared += int((free & (obstacle | drivable)).sum())
+        self.cleared += int((free & hit).sum())
         self.cleared_right += int((free & drivable).sum())
         self.drivable += int(drivable.sum())
         self.drivable_found += int((free & drivable).sum())
@@ -104,8 +105,8 @@ class Truth:
         ahead = layer.origin + (np.stack(np.indices(layer.costs.shape), -1) + 0.5) * layer.resolution
         self.area = (ahead[..., 0] > 0) & (np.hypot(ahead[..., 0], ahead[..., 1]) < AHEAD_M)
 
-    def cells(self, world: World, sample: SimFrame) -> tuple[Cells, Cells]:
-        """Obstacle and drivable cells in the frame of the robot's base."""
+    def cells(self, world: World, sample: SimFrame) -> tuple[Cells, Cells, Cells]:
+        """Obstacle cells, drivable cells and all that rays hit, in the frame of the robot's base."""
         hits, shading, _ = world._render(
             world._snapshot(sample.index * PERIOD), sample.pose, world._rays, 1 / world.rig.camera.K[0, 0]
         )
@@ -115,7 +116,8 @@ class Truth:
         is_obstacle = (roles == OBSTACLE) & (points[:, 2] >= low) & (points[:, 2] <= high)
         obstacle = self._hit(points[is_obstacle])
         drivable = self._hit(points[roles == GROUND]) & ~self._hit(points[is_obstacle], 1)
-        return obstacle & self.area, drivable & self.area
+        low_enough = np.isfinite(points).all(1) & (points[:, 2] <= high)
+        return obstacle & self.area, drivable & self.area, self._hit(points[low_enough]) & self.area
 
     def _hit(self, points: npt.NDArray[np.float64], least: int = _MIN_HITS) -> Cells:
         cells, on_map = self._layer.cells(points)

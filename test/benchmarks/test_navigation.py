@@ -64,14 +64,15 @@ def test_points_mark_within_heights_and_range(point, cost):
 def test_cells_are_counted_with_one_cell_of_tolerance_for_obstacles():
     costs = np.full((1, 12), UNKNOWN, np.uint8)
     costs[0, [0, 1, 6]] = LETHAL, LETHAL, FREE
-    costs[0, [8, 9]] = FREE
-    obstacle, drivable = np.zeros((2, 1, 12), bool)
+    costs[0, [8, 9, 11]] = FREE  # 9 is not hit, 11 is hit and not drivable
+    obstacle, drivable, hit = np.zeros((3, 1, 12), bool)
     obstacle[0, [0, 2, 6]] = True
     drivable[0, [8, 10]] = True
+    hit[0, [0, 2, 6, 8, 10, 11]] = True
     score = Score()
-    score.add(costs, obstacle, drivable, np.ones((1, 12), bool))
+    score.add(costs, obstacle, drivable, hit, np.ones((1, 12), bool))
     assert score.figures() == {
-        "obstacle_precision": 100.0, "obstacle_recall": 66.7, "drivable_precision": 50.0, "drivable_recall": 50.0,
+        "obstacle_precision": 100.0, "obstacle_recall": 66.7, "drivable_precision": 33.3, "drivable_recall": 50.0,
     }  # fmt: skip
     assert set(Score().figures().values()) == {None}
 
