@@ -166,7 +166,10 @@ class CostmapClasses(NamedTuple):
 
 @lru_cache(maxsize=8)
 def default_classes(label_space: LabelSpace) -> CostmapClasses:
-    """Classes of a shipped label space for costmaps, `ground` and `obstacles` in its file; none of any other space."""
+    """Classes of a shipped label space for costmaps, `ground` and `obstacles` in its file; none of any other space.
+
+    A checkpoint has names and colors of its label space alone, so that these keys have no effect in a user's own file.
+    """
     path = resource_path("config/labels") / f"{label_space.name}.yaml"
     if not path.exists():
         return CostmapClasses((), ())

@@ -262,7 +262,8 @@ class SegmentationRuntime:
         if not role_table(space, parameters.navigation).any():
             node.get_logger().info(
                 f"label space {space.name} has no default classes for costmaps: ~/obstacle_points and ~/ground_points "
-                "are not published without navigation.obstacle_classes and navigation.ground_classes"
+                "are not published without navigation.obstacle_classes and navigation.ground_classes; ground and "
+                "obstacles of a label file count only in the shipped ones"
             )
         self._sync_config = sync_config(parameters, self._modalities)
         with ExitStack() as made:
