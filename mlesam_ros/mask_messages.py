@@ -159,8 +159,9 @@ def mask_messages(
         parameters: size and colors of the overlay, `navigation` and `aligned`.
 
     Returns:
-        Topic below the node's name → function that returns its fields. Topics of points are absent where the mask has
-        no sensor for them, those of costmaps also where no class is of their kind.
+        Topic below the node's name → function that returns its fields. `projected_lidar` and `semantic_points` are
+        absent without a LiDAR frame; `obstacle_points` and `ground_points` without a frame of `navigation.sensors`, and
+        if the label space has no class of that role.
 
     Raises:
         ConfigError: the label space lacks a class of `navigation`.
