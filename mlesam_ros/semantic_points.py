@@ -57,7 +57,8 @@ NEITHER, GROUND, OBSTACLE = 0, 1, 2
 """Roles of a class in a costmap."""
 
 _HIDDEN_SHARE, _HIDDEN_M = 0.1, 0.3
-"""A point is hidden if it is farther than a neighboring pixel's surface goes on by this share and these meters."""
+"""A point is hidden if it is farther than a neighboring pixel's surface by this share and these meters, and if it is
+farther than that surface goes on."""
 _REACH = 2.0
 """Pixels along either axis between two points in neighboring pixels, at most."""
 _NEIGHBORS = np.ones((3, 3), np.uint8)
@@ -264,10 +265,10 @@ def farthest_visible(nearest: Floats) -> Floats:
         (h, w) float32 meters; infinite where no surface is known.
     """
     inverse = np.float32(1) / nearest
-    slope = _slope(inverse, 0) + _slope(inverse, 1)
-    beyond = np.asarray(cv2.dilate(np.maximum(inverse - _REACH * slope, 0), _NEIGHBORS), np.float32)
+    beyond = np.maximum(inverse - _REACH * (_slope(inverse, 0) + _slope(inverse, 1)), 0)
     with np.errstate(divide="ignore"):
-        return np.float32(1 + _HIDDEN_SHARE) / beyond + np.float32(_HIDDEN_M)
+        limit = np.maximum(nearest * np.float32(1 + _HIDDEN_SHARE) + np.float32(_HIDDEN_M), 1 / beyond)
+    return np.asarray(cv2.erode(limit, _NEIGHBORS, borderType=cv2.BORDER_REPLICATE), np.float32)
 
 
 def _slope(inverse: Floats, axis: int) -> Floats:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from costmap_layers import FREE, LETHAL, ObstacleLayer, read_xyz, semantic_layer_refusal
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.bags.serialization import typestore
@@ -373,12 +373,20 @@ class TestVisibility:
     )
     @example(0.2, 0.0, (0, 1), 0)
     @example(1.0, 0.0, (1, 0), 0)
+    @settings(deadline=None)
     def test_plane_does_not_hide_itself(self, distance, tilt, across, seed):
-        """Neither points at the pixels' centers, such as those of the depth sensor, nor others in the pixels."""
+        """Neither points at the pixels' centers, such as those of the depth sensor, nor others in the pixels.
+
+        Three pixels in a row and in a column show a slope; the corners of the seen part, which lack them, are left out.
+        """
         normal = (across[0] * np.cos(tilt), across[1] * np.cos(tilt), np.sin(tilt))
         nearest = self.plane(normal, distance, *np.indices(self.SIZE))
         seen = np.isfinite(nearest)
-        assume((seen.sum(0) >= 3).any() and (seen.sum(1) >= 3).any())
+        runs = [np.ones((3, 1)), np.ones((1, 3))]
+        known = [cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, run, borderValue=0) for run in runs]
+        corners = (seen & ~(known[0] & known[1]).astype(bool)).astype(np.uint8)
+        seen &= cv2.dilate(corners, np.ones((3, 3))) == 0
+        assume(seen.any())
         farthest = farthest_visible(nearest)
         assert (nearest <= farthest)[seen].all()
         inside = np.random.default_rng(seed).uniform(-0.5, 0.5, (2, *self.SIZE)) + np.indices(self.SIZE)
