@@ -87,7 +87,8 @@ class Heads(nn.Module):
         Returns:
             (h, w) uint8 labels and confidence, and (levels, M) router weights.
         """
-        temperature = self.temperatures[self.bits[modalities].sum()]
+        subset = self.bits[modalities].sum().clamp(max=len(self.temperatures) - 1)  # a trace may repeat a modality
+        temperature = self.temperatures[subset]
         fused, weights = self.model.fuse({level: x[:, None] for level, x in zip(LEVELS, levels, strict=True)})
         logits, auxiliary = self.model.decode(fused)
         output = Output(logits, auxiliary, weights, (), self.model.config.fuse, cast(float, temperature))
