@@ -263,9 +263,9 @@ def test_training_encodes_anew_for_all_but_what_images_do_not_depend_on():
     free = {name for name, entry, _ in iter_parameters() if not entry.metadata["encoding"]}
     sensors = {f"{m}.{short}" for m in MODALITIES for short in ("rate", "skew")}
     assert free == sensors | {
-        "autostart", "checkpoint", "base_weights", "device", "precision", "threads", "modalities", "sensor_timeout",
-        "calibration_timeout", "labels_resolution", "confidence_threshold", "overlay_alpha", "overlay_width",
-        "snapshot_seconds", "snapshot_megabytes", "snapshot_folder", "navigation.obstacle_classes",
+        "autostart", "checkpoint", "base_weights", "device", "precision", "runtime", "threads", "modalities",
+        "sensor_timeout", "calibration_timeout", "labels_resolution", "confidence_threshold", "overlay_alpha",
+        "overlay_width", "snapshot_seconds", "snapshot_megabytes", "snapshot_folder", "navigation.obstacle_classes",
         "navigation.ground_classes", "navigation.sensors", "navigation.min_confidence", "navigation.max_range",
         "navigation.voxel_size", "aligned.width",
     }  # fmt: skip
