@@ -196,7 +196,7 @@ def mask_messages(
 
     def cloud_of(role: int) -> Fields:
         found = chosen()
-        return point_cloud(time, found.frame_id, found.points[found.roles == role])
+        return point_cloud(time, found.frame_id, found.of_role(role))
 
     if any(modality in frame_set.frames for modality in parameters.navigation.sensors):
         roles = role_table(space, parameters.navigation)

@@ -114,6 +114,10 @@ class NavigationPoints:
     points: npt.NDArray[np.void]
     roles: Pixels
 
+    def of_role(self, role: int) -> npt.NDArray[np.void]:
+        """Points of one role."""
+        return _select(self.points, self.roles == role)
+
 
 class MaskPoints:
     """Points of one mask. Each part is computed when it is first asked for, and once. Not thread-safe.
@@ -218,7 +222,7 @@ class MaskPoints:
         found = roles[rows, cols]
         if parameters.voxel_size:
             first = _first_per_voxel(points, found, parameters.voxel_size)
-            points, found = points[first], found[first]
+            points, found = _select(points, first), found[first]
         return NavigationPoints(frames[0].frame_id, points, found)
 
     def _grid_of(self, size: tuple[int, int]) -> MaskGrid:
@@ -341,6 +345,11 @@ def _grid_roles(grid: MaskGrid, table: Pixels, min_confidence: float) -> Pixels:
     inside = cv2.erode((roles == GROUND).astype(np.uint8), _NEIGHBORS)
     roles[(roles == GROUND) & (inside == 0)] = NEITHER
     return roles
+
+
+def _select(points: npt.NDArray[np.void], chosen: npt.NDArray[Any]) -> npt.NDArray[np.void]:
+    """Structured points by index or mask, padding included, which indexing with fields leaves uninitialized."""
+    return points.view(f"V{points.itemsize}")[chosen].view(points.dtype)
 
 
 def _first_per_voxel(points: npt.NDArray[np.void], roles: Pixels, side: float) -> npt.NDArray[np.intp]:

@@ -287,6 +287,15 @@ class TestNavigation(Road):
         np.testing.assert_allclose(found.points["y"], [2], atol=1e-6)
         assert len(made.navigation(SPACE, NavigationParameters()).points) == 3
 
+    @pytest.mark.parametrize("size", [0.0, 0.5])
+    def test_padding_of_the_points_is_zero(self, rig, size):
+        points = np.column_stack([np.linspace(3, 18, 40), np.linspace(-3, 3, 40), np.zeros(40)])
+        found = self.make(rig, points, self.scene()).navigation(SPACE, NavigationParameters(voxel_size=size))
+        for _ in range(20):
+            np.full(16 * len(found.points), 255, np.uint8)  # freed memory that is not zero
+            for role in (OBSTACLE, GROUND):
+                assert not found.of_role(role).view(np.uint8).reshape(-1, 16)[:, 14:].any()
+
     def test_each_voxel_has_one_point_of_each_role(self, rig):
         rng = np.random.default_rng(0)
         points = np.column_stack([rng.uniform(3, 18, 2000), rng.uniform(-3, 3, 2000), np.zeros(2000)])
