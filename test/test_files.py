@@ -366,8 +366,8 @@ if __name__ == "__main__":
     open_memmap(f"{folder}/labels.npy", "w+", np.uint8, (rows, 64, 64))
     open_memmap(f"{folder}/done.npy", "w+", bool, (rows,))
     streets = [
-        Street(folder, s, Conditions("sun", "none"), tuple(range(2000 * s, 2000 * (s + 1))), 2000, 64, 64, "plain",
-               (("camera", "rgb"),))
+        Street(folder, s, Conditions("sun", "none", "plain"), tuple(range(2000 * s, 2000 * (s + 1))), 2000, 64,
+               64, (("camera", "rgb"),))
         for s in range(2)
     ]
     print("owned", flush=True)

@@ -19,7 +19,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 from mlesam_ros.bags.reader import BagReader, parse_outage
 from mlesam_ros.bags.serialization import transforms
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.config import load_parameters
+from mlesam_ros.config import NodeParameters, load_parameters
 from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.errors import BagError, ConfigError, MlesamError
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
@@ -123,7 +123,7 @@ def test_ctrl_c_keeps_the_results_so_far(street, pipeline):
 
 
 def test_full_disk_keeps_the_results_so_far(street, pipeline, tmp_path, monkeypatch):
-    add, room = BagWriter.add_raw, iter(range(40))
+    add, room = BagWriter.add_raw, iter(range(60))
 
     def until_full(self, *arguments):
         if next(room, None) is None:
@@ -131,13 +131,14 @@ def test_full_disk_keeps_the_results_so_far(street, pipeline, tmp_path, monkeypa
         add(self, *arguments)
 
     monkeypatch.setattr(BagWriter, "add_raw", until_full)
-    with ResultBag(tmp_path / "result", pipeline.config.label_space, {m: m for m in MODALITIES}, 0.5) as result:
+    topics, parameters = {m: m for m in MODALITIES}, NodeParameters()
+    with ResultBag(tmp_path / "result", pipeline.config.label_space, topics, parameters) as result:
         found = evaluate(street, pipeline, listeners=[result])
     assert found.interrupted
     assert found.warnings[-2:] == ["the disk is full.", found.warnings[-1]]
     assert 4 <= len(found.scores.masks) <= 6
     with BagReader(tmp_path / "result") as reader:
-        assert reader.warnings == [] and sum(1 for _ in reader) == 40
+        assert reader.warnings == [] and sum(1 for _ in reader) == 60
 
 
 def test_labels_from_a_folder_equal_those_from_the_topic(street, pipeline, tmp_path):
@@ -408,7 +409,8 @@ def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
 
     bag = write_drive(tmp_path / "bag", 210)
     collector = SampleCollector(pipeline.config.label_space)
-    with ResultBag(tmp_path / "result", pipeline.config.label_space, {"camera": "/camera/image_raw"}, 0.5) as result:
+    topics, parameters = {"camera": "/camera/image_raw"}, NodeParameters()
+    with ResultBag(tmp_path / "result", pipeline.config.label_space, topics, parameters) as result:
         tracemalloc.start()
         try:
             evaluate(bag, pipeline, listeners=[collector, result, Scale()])

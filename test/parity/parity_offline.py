@@ -16,6 +16,7 @@ from mlesam_ros.errors import DatasetError
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, NoMasksError
 from mlesam_ros.evaluation.bag_outputs import RESULT_BAG, Outputs, evaluate_to_folder
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.types import NODE
 from mlesam_training.labeled_bags import BagOptions, prepare_bags
 
 
@@ -27,7 +28,7 @@ def evaluated(bag: Path, pipeline: Pipeline, parameters: Path, folder: Path) -> 
     except NoMasksError:
         return {}
     with BagReader(folder / RESULT_BAG) as reader:
-        entries = [(entry.topic.rpartition("/")[2], entry.message) for entry in reader]
+        entries = [(entry.topic.removeprefix(f"{NODE}/"), entry.message) for entry in reader]
     return outcome((name, message) for name, message in entries if name in OUTPUTS)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,7 +48,7 @@ from parity_scene import (
 )
 
 from mlesam_ros.bags import serialization as fields
-from mlesam_ros.config import NodeParameters, iter_parameters
+from mlesam_ros.config import NavigationParameters, NodeParameters, iter_parameters
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 Pixels = set[tuple[int, int]]
@@ -303,7 +304,7 @@ def _only(sensors: set[str], masks: Outcome) -> None:
 def _network_size(masks: Outcome) -> None:
     for mask in every(masks):
         assert mask.images["labels"].shape == mask.images["confidence"].shape == (HEIGHT, WIDTH)
-        assert mask.images["overlay"].shape == (2 * HEIGHT, 2 * WIDTH, 3)
+        assert mask.images["overlay"].shape == (HEIGHT, WIDTH, 3)  # camera_info is that of all images
 
 
 def _unlabeled(threshold: float, masks: Outcome) -> None:
@@ -507,8 +508,16 @@ ENTRIES = [
 
 ELSEWHERE = {
     **dict.fromkeys(
-        ("autostart", "checkpoint", "base_weights", "device", "precision", "threads"),
+        ("autostart", "checkpoint", "base_weights", "device", "precision", "runtime", "threads"),
         "of the process and the network: test/ros/test_node.py, test_checkpoint_swap.py, test/test_pipeline.py",
+    ),
+    **dict.fromkeys(
+        (
+            "overlay_width",
+            "aligned.width",
+            *(f"navigation.{f.name}" for f in dataclasses.fields(NavigationParameters)),
+        ),
+        "of clouds and images from one code for node and files: test/test_semantic_points.py, test_mask_messages.py",
     ),
     **dict.fromkeys(
         ("snapshot_seconds", "snapshot_megabytes", "snapshot_folder"), "what is recorded: test/ros/test_snapshot.py"

@@ -118,7 +118,7 @@ def test_available_transitions_succeed(graph, node):
 def test_destroyed_node_leaves_no_thread_and_no_model(graph, weights):
     node = graph.perception_node(weights, "destroyed")
     node.start()
-    model = weakref.ref(node._runtime._pipeline._model)
+    model = weakref.ref(node._runtime._pipeline._torch.model)
     assert workers() == 1
     graph.executor.remove_node(node)
     graph._nodes.remove(node)
