@@ -2,7 +2,7 @@
 """Test of the wheel in a new environment: `python tools/fresh_install.py --page docs/install.md`.
 
 Builds and checks the wheel, installs it and then each extra into a virtual environment with ROS 2 from wheels, and runs
-the node on a played bag without extras, and the demo with `sim`. The times include downloads.
+the node on a played bag without extras, the demo with `sim`, and the node with `openvino`. The times include downloads.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,9 @@ classes = {{value for mask in masks for value in bytes(mask.data)}}
 assert len(masks) >= {MASKS} and len(classes) > 3, (len(masks), classes)
 print(f"{{len(masks)}} masks of {{masks[0].width}}x{{masks[0].height}} pixels with {{len(classes)}} classes")
 """
+FOREIGN = ("sam2", "hydra", "iopath")
+"""Packages of SAM 2 and its configuration, which are not needed."""
+EXPORT = ("export", "street", "--format", "openvino")
 PIP = ("-m", "pip", "-qq", "--no-input", "--disable-pip-version-check")
 Row = tuple[str, float, float]
 """Step, its duration in seconds, and the megabytes that it added to the disk."""
@@ -87,9 +91,9 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
-def play_to_node(fresh: FreshEnvironment, bag: Path) -> str:
-    """Play a bag to the node, and return the number of masks as a sentence."""
-    node = subprocess.Popen(fresh.command("-m", "mlesam_ros.cli", "node"), cwd=fresh.folder)
+def play_to_node(fresh: FreshEnvironment, bag: Path, *options: object) -> str:
+    """Play a bag to the node with options of `mlesam node`, and return the number of masks as a sentence."""
+    node = subprocess.Popen(fresh.command("-m", "mlesam_ros.cli", "node", *options), cwd=fresh.folder)
     words = ("-m", "mlesam_ros.cli", "play", bag, "--loop", "--wait", 60)
     player = subprocess.Popen(fresh.command(*words), cwd=fresh.folder)
     listener = subprocess.Popen(fresh.command("-c", LISTENER), cwd=fresh.folder, stdout=subprocess.PIPE, text=True)
@@ -105,9 +109,9 @@ def play_to_node(fresh: FreshEnvironment, bag: Path) -> str:
             process.wait(60)
 
 
-def refused(fresh: FreshEnvironment) -> str:
+def refused(fresh: FreshEnvironment, *words: object) -> str:
     """Return the error of a command whose extra is not installed."""
-    command = fresh.command("-m", "mlesam_ros.cli", "demo", "--headless")
+    command = fresh.command("-m", "mlesam_ros.cli", *words)
     done = subprocess.run(command, cwd=fresh.folder, text=True, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 2 and "pip install" in done.stderr and done.stderr.count("\n") == 1, done.stderr
     return done.stderr.strip()
@@ -132,6 +136,7 @@ def main() -> None:
         bag = work / "street"
         simulate = ["-m", "mlesam_ros.cli", "simulate", bag, "--moments", "40"]
         subprocess.run([sys.executable, *simulate], cwd=CHECKOUT, check=True)
+        os.environ["XDG_CACHE_HOME"] = scratch
         fresh = FreshEnvironment(work / "venv")
         fresh.install("PyTorch", "-r", REQUIREMENTS / "torch.txt")
         fresh.install(f"ROS 2 {given.ros.title()}", "-r", REQUIREMENTS / f"ros-{given.ros}.txt")
@@ -139,11 +144,13 @@ def main() -> None:
         absent = {module for module in EXTRAS if not list(fresh.folder.glob(f"lib/*/site-packages/{module}"))}
         assert {"h5py", "open3d", "tensorboard"} <= absent, absent  # PyTorch brings jinja2
         print(f"not installed: {', '.join(sorted(absent))}")
+        assert not (found := foreign_imports(fresh)), found
+        print(f"no installed module imports {', '.join(FOREIGN)}")
         fresh.run("-m", "mlesam_ros.cli", "--help")
-        print(refused(fresh))
-        masks = play_to_node(fresh, bag)
-        print(masks)
-        for extra in ("report", "train", "sim"):
+        print(refused(fresh, "demo", "--headless"))
+        print(refused(fresh, *EXPORT))
+        print(play_to_node(fresh, bag))
+        for extra in ("report", "train", "sim", "openvino", "export", "onnx"):
             fresh.install(f"`mlesam_ros[{extra}]`", f"{wheel}[{extra}]")
         print(fresh.run(*PIP, "list", "--format", "freeze"), end="")
         start = time.monotonic()
@@ -151,7 +158,18 @@ def main() -> None:
         demo = json.loads(fresh.run("-m", "mlesam_ros.cli", *words))
         print(f"demo: {time.monotonic() - start:.0f} s, {demo['masks']} masks of {demo['sets_offered']} sets")
         assert demo["masks"] > demo["sets_offered"] / 4
+        fresh.run("-m", "mlesam_ros.cli", *EXPORT)
+        print("OpenVINO:", play_to_node(fresh, bag, "--ros-args", "-p", "runtime:=openvino"))
         report([built, *fresh.rows], given)
+
+
+def foreign_imports(fresh: FreshEnvironment) -> list[str]:
+    """Return the installed modules of the package that import one of `FOREIGN`."""
+    package = next(fresh.folder.glob("lib/*/site-packages/mlesam_ros")).parent
+    pattern = re.compile(rf"^\s*(?:from|import) +(?:{'|'.join(FOREIGN)})\b", re.MULTILINE)
+    modules = [path for name in ("mlesam_ros", "mlesam_training") for path in (package / name).rglob("*.py")]
+    assert len(modules) > 100, modules
+    return [str(path) for path in modules if pattern.search(path.read_text())]
 
 
 def report(rows: list[Row], given: argparse.Namespace) -> None:
