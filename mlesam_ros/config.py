@@ -17,13 +17,13 @@ from typing import Any
 from mlesam_ros.errors import ConfigError, shorten
 from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.geometry.rig import Rig, load_rig
-from mlesam_ros.messages import MESSAGE_TYPES, FrameReader
+from mlesam_ros.messages import FrameReader
 from mlesam_ros.parameter_file import ParameterSpec, read_node_parameters
 from mlesam_ros.preprocessing.base import DEPTH_UNIT_RANGE, EVENT_WINDOW_RANGE, INTENSITY_SCALE_RANGE, Preprocessing
 from mlesam_ros.preprocessing.point_cloud import GATHER_AUTO, TIME_UNITS
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS
 from mlesam_ros.sync import SyncConfig
-from mlesam_ros.types import AUTO, CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NODE, Modality
+from mlesam_ros.types import AUTO, CAMERA, DEPTH, EVENT, LIDAR, MESSAGE_TYPES, MODALITIES, NODE, Modality
 
 START = "start"
 """Read once when the process starts; read-only to `ros2 param`."""

@@ -18,14 +18,17 @@ from mlesam_ros.config import NodeParameters
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.messages import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
+from mlesam_ros.messages import CAMERA_INFO
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.semantic_points import GROUND, OBSTACLE, XYZ, MaskPoints, role_table
 from mlesam_ros.sync import COUNTERS, USED
 from mlesam_ros.types import (
     CAMERA,
+    COMPRESSED_IMAGE,
+    IMAGE,
     LIDAR,
     NANOSECONDS,
+    POINT_CLOUD,
     CompressedImage,
     DetectedProperty,
     FrameSet,

@@ -30,10 +30,14 @@ from mlesam_ros.preprocessing.images import (
 from mlesam_ros.preprocessing.point_cloud import IntensityFinder, SweepGatherer, cloud_from_fields
 from mlesam_ros.types import (
     CAMERA,
+    COMPRESSED_IMAGE,
     DEPTH,
-    EVENT,
-    LIDAR,
+    EVENT_ARRAYS,
+    EVENT_PACKET,
+    IMAGE,
+    MESSAGE_TYPES,
     NANOSECONDS,
+    POINT_CLOUD,
     CompressedImage,
     DetectedProperty,
     EventWindow,
@@ -43,23 +47,10 @@ from mlesam_ros.types import (
     SensorFrame,
 )
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
-POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
-EVENT_PACKET = "event_camera_msgs/msg/EventPacket"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
-_EVENT_ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
 
-MESSAGE_TYPES: dict[Modality, tuple[str, ...]] = {
-    CAMERA: (IMAGE, COMPRESSED_IMAGE),
-    DEPTH: (IMAGE, COMPRESSED_IMAGE),
-    EVENT: (EVENT_PACKET, *_EVENT_ARRAYS, IMAGE, COMPRESSED_IMAGE),
-    LIDAR: (POINT_CLOUD,),
-}
-"""Modality → the supported message types, the preferred one first."""
-
-RAW_TYPES = frozenset(_EVENT_ARRAYS)
+RAW_TYPES = frozenset(EVENT_ARRAYS)
 """Types that are read from the serialized bytes, because deserialization creates an object for every event."""
 
 

@@ -18,12 +18,25 @@ import numpy as np
 import numpy.typing as npt
 
 Modality = str
-"""Name of a modality. The model takes any ordered set of names; the four below have preprocessors."""
+"""Name of a modality. The model takes any ordered set of names; those of `MODALITIES` are the node's sensors."""
 CAMERA: Modality = "camera"
 DEPTH: Modality = "depth"
 EVENT: Modality = "event"
 LIDAR: Modality = "lidar"
-MODALITIES: tuple[Modality, ...] = (CAMERA, DEPTH, EVENT, LIDAR)
+
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
+EVENT_PACKET = "event_camera_msgs/msg/EventPacket"
+EVENT_ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
+
+MESSAGE_TYPES: dict[Modality, tuple[str, ...]] = {
+    CAMERA: (IMAGE, COMPRESSED_IMAGE),
+    DEPTH: (IMAGE, COMPRESSED_IMAGE),
+    EVENT: (EVENT_PACKET, *EVENT_ARRAYS, IMAGE, COMPRESSED_IMAGE),
+    LIDAR: (POINT_CLOUD,),
+}
+"""Modality → the supported message types, the preferred one first."""
+MODALITIES: tuple[Modality, ...] = tuple(MESSAGE_TYPES)
 GROUND_TRUTH = "truth"
 """Name of the ground-truth labels in options that take a modality; not a parameter of the node."""
 

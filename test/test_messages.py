@@ -19,10 +19,10 @@ from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.errors import CalibrationError, CloudError, ConfigError, ImageError, MlesamError, PacketError
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, stamp_ns, transforms
+from mlesam_ros.messages import RAW_TYPES, FrameReader, stamp_ns, transforms
 from mlesam_ros.preprocessing.evt3 import encode_evt3
 from mlesam_ros.resources import resource_path
-from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, PointCloud, RawImage
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MESSAGE_TYPES, EventWindow, PointCloud, RawImage
 from mlesam_ros.types import CompressedImage as CompressedPayload
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

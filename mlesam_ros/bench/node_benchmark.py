@@ -22,9 +22,8 @@ from mlesam_ros.bench.measurement import BenchmarkResult, row, summary
 from mlesam_ros.bench.traffic import PERIOD
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.files import child_environment
-from mlesam_ros.messages import IMAGE
 from mlesam_ros.ros.subscribers import RawSubscriber
-from mlesam_ros.types import NANOSECONDS
+from mlesam_ros.types import IMAGE, NANOSECONDS
 
 STATUS, LABELS = "/mlesam/status", "/mlesam/labels"
 _SECONDS_PER_REPEAT = 0.3

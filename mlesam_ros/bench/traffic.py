@@ -26,12 +26,24 @@ from mlesam_ros.files import end_with_named_parent
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
-from mlesam_ros.messages import CAMERA_INFO, EVENT_PACKET, IMAGE, POINT_CLOUD, TF_MESSAGE
+from mlesam_ros.messages import CAMERA_INFO, TF_MESSAGE
 from mlesam_ros.preprocessing.evt3 import encode_evt3
 from mlesam_ros.ros.publishers import RawPublisher
 from mlesam_ros.simulation.export import INFO_TOPICS, TOPICS
 from mlesam_ros.simulation.world import World
-from mlesam_ros.types import EVENT, LIDAR, NANOSECONDS, EventWindow, Modality, PointCloud, RawImage, SensorFrame
+from mlesam_ros.types import (
+    EVENT,
+    EVENT_PACKET,
+    IMAGE,
+    LIDAR,
+    NANOSECONDS,
+    POINT_CLOUD,
+    EventWindow,
+    Modality,
+    PointCloud,
+    RawImage,
+    SensorFrame,
+)
 
 _TICK = 4_096_000  # ns per unit of EVT3's upper time words
 PERIOD = 24 * _TICK

@@ -17,15 +17,18 @@ from mlesam_ros.config import AUTO, CameraParameters, NodeParameters, initial_ri
 from mlesam_ros.errors import BagError, MlesamError, Problem
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.messages import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, MESSAGE_TYPES, TF_MESSAGE, type_problem
+from mlesam_ros.messages import CAMERA_INFO, TF_MESSAGE, type_problem
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.rig_builder import RigBuilder, is_static
 from mlesam_ros.types import (
     CAMERA,
+    COMPRESSED_IMAGE,
     DEPTH,
     EVENT,
     GROUND_TRUTH,
+    IMAGE,
     LIDAR,
+    MESSAGE_TYPES,
     MODALITIES,
     CompressedImage,
     EventWindow,
@@ -38,8 +41,11 @@ from mlesam_ros.types import (
 _IMAGES = (IMAGE, COMPRESSED_IMAGE)
 
 # Tokens of topic names: the parts between slashes, underscores, dots and hyphens.
-_DEPTH_TOKENS = {"depth", "compresseddepth"}
-_EVENT_TOKENS = {"event", "events", "dvs", "prophesee", "metavision"}
+_SENSOR_TOKENS = {m: {m} for m in MODALITIES if m not in (CAMERA, LIDAR)} | {
+    DEPTH: {"depth", "compresseddepth"},
+    EVENT: {"event", "events", "dvs", "prophesee", "metavision"},
+}
+"""Modality with images → tokens of which one is in its topics, and none in the camera's."""
 _LABEL_TOKENS = {"label", "labels", "semantic", "semantics", "segmentation", "mask", "masks", "annotation", "seg"}
 _GROUND_TRUTH_TOKENS = {"truth", "groundtruth", "gt", "annotation", "annotations"}
 _OUTPUT_TOKENS = {"overlay", "confidence", "debug", "visualization", "mlesam", "detections"}
@@ -222,11 +228,9 @@ def _name_matches(what: str, topic: str, kind: str) -> bool:
         return True
     if found & (_LABEL_TOKENS | _GROUND_TRUTH_TOKENS | _LIDAR_IMAGE_TOKENS):
         return False
-    if what == DEPTH:
-        return bool(found & _DEPTH_TOKENS)
-    if what == EVENT:
-        return bool(found & _EVENT_TOKENS)
-    return not found & (_DEPTH_TOKENS | _EVENT_TOKENS)
+    if what in _SENSOR_TOKENS:
+        return bool(found & _SENSOR_TOKENS[what])
+    return not found & set().union(*_SENSOR_TOKENS.values())
 
 
 def _rank(topic: str, kind: str, accepted: Sequence[str]) -> tuple[int, int, int]:

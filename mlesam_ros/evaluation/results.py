@@ -33,11 +33,11 @@ from mlesam_ros.mask_messages import (
     mask_messages,
     status,
 )
-from mlesam_ros.messages import IMAGE, TF_MESSAGE
+from mlesam_ros.messages import TF_MESSAGE
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.semantic_points import MaskPoints
 from mlesam_ros.sync import COUNTERS
-from mlesam_ros.types import MODALITIES, Modality
+from mlesam_ros.types import IMAGE, MODALITIES, Modality
 
 _BLOCK_BYTES = 1 << 20
 _STAGES = ("encode", "model", "decode")

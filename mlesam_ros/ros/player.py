@@ -25,11 +25,11 @@ from rosgraph_msgs.msg import Clock
 from mlesam_ros.bags.reader import BagReader, Outage
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError, ConfigError
-from mlesam_ros.messages import POINT_CLOUD, TF_MESSAGE, FrameReader, stamp_ns
+from mlesam_ros.messages import TF_MESSAGE, FrameReader, stamp_ns
 from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.point_cloud import move_times
 from mlesam_ros.ros.compat import message_class
-from mlesam_ros.types import AUTO, LIDAR, NANOSECONDS, PointCloud
+from mlesam_ros.types import AUTO, LIDAR, NANOSECONDS, POINT_CLOUD, PointCloud
 
 Shift = Callable[[int], int]
 """Old stamp in nanoseconds → new stamp in nanoseconds."""

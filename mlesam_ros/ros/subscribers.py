@@ -24,11 +24,11 @@ from std_msgs.msg import Header
 from mlesam_ros.bags.serialization import deserialize, header
 from mlesam_ros.config import AUTO, SensorParameters, frame_reader
 from mlesam_ros.errors import ConfigError, Problem, format_error
-from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_problem
+from mlesam_ros.messages import RAW_TYPES, FrameReader, type_problem
 from mlesam_ros.ros.compat import SimpleFilter, message_class, subscribe, take, with_info
 from mlesam_ros.ros.publishers import OUTPUTS, message_from
 from mlesam_ros.sync import BoundedCounter
-from mlesam_ros.types import CAMERA, EVENT, LIDAR, NANOSECONDS, DetectedProperty, Modality, SensorFrame
+from mlesam_ros.types import CAMERA, EVENT, LIDAR, MESSAGE_TYPES, NANOSECONDS, DetectedProperty, Modality, SensorFrame
 
 if TYPE_CHECKING:
     # rclpy.endpoint_info since rclpy 10.0.2

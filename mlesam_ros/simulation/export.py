@@ -25,14 +25,27 @@ from mlesam_ros.bags.serialization import camera_info, event_packet, image, poin
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.files import atomic_write, write_error
-from mlesam_ros.messages import CAMERA_INFO, EVENT_PACKET, IMAGE, POINT_CLOUD, TF_MESSAGE
+from mlesam_ros.messages import CAMERA_INFO, TF_MESSAGE
 from mlesam_ros.preprocessing.depth import HHA
 from mlesam_ros.preprocessing.lidar import DeliverLidar
 from mlesam_ros.preprocessing.preprocessors import encode, make_preprocessors
 from mlesam_ros.simulation.sensors import BASE_FRAME, CAMERA_FRAME, EVENT_FRAME, ODOM_FRAME
 from mlesam_ros.simulation.weather import NO_FAULT
 from mlesam_ros.simulation.world import SimFrame, World
-from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, FrameSet, Modality, PointCloud, RawImage
+from mlesam_ros.types import (
+    CAMERA,
+    DEPTH,
+    EVENT,
+    EVENT_PACKET,
+    IMAGE,
+    LIDAR,
+    POINT_CLOUD,
+    EventWindow,
+    FrameSet,
+    Modality,
+    PointCloud,
+    RawImage,
+)
 
 LABELS_TOPIC = "/ground_truth/labels"
 TOPICS = {CAMERA: "/camera/image_raw", DEPTH: "/depth/image_raw", LIDAR: "/lidar/points", EVENT: "/events"}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS, Modality
+from mlesam_ros.types import CAMERA, LIDAR, MODALITIES, NANOSECONDS, Modality
 
 DELAY_MARGIN_S = 0.5
 """Seconds by which the delays of sensors may differ; a frame waits that much beyond `longest_wait`."""
@@ -37,7 +37,7 @@ class SyncConfig:
     """
 
     modalities: tuple[Modality, ...] = MODALITIES
-    primary_order: tuple[Modality, ...] = (CAMERA, LIDAR, DEPTH, EVENT)
+    primary_order: tuple[Modality, ...] = (CAMERA, LIDAR, *(m for m in MODALITIES if m not in (CAMERA, LIDAR)))
     primary_timeout: float = 0.35
     tolerance: Seconds = 0.06
     offset: Seconds | None = None

@@ -18,7 +18,7 @@ from mlesam_ros.bags.serialization import deserialize
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
-from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader
+from mlesam_ros.messages import RAW_TYPES, FrameReader
 from mlesam_ros.model.inference import Prediction
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -26,7 +26,7 @@ from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS
 from mlesam_ros.rig_builder import RigBuilder
 from mlesam_ros.sync import SyncConfig, Synchronizer
-from mlesam_ros.types import CAMERA, MODALITIES, FrameSet, Modality, Segmentation, SensorFrame
+from mlesam_ros.types import CAMERA, MESSAGE_TYPES, MODALITIES, FrameSet, Modality, Segmentation, SensorFrame
 
 LONGEST_SENTENCE = 1_500
 EVERY = 500

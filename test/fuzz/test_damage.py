@@ -15,8 +15,7 @@ import pytest
 from fuzz_runner import FIGURES, GULP, LONGEST, Attack
 from targets import all_targets
 
-from mlesam_ros.messages import MESSAGE_TYPES
-from mlesam_ros.types import MODALITIES
+from mlesam_ros.types import MESSAGE_TYPES, MODALITIES
 
 DEFAULT = 8_000
 CASES = int(os.environ.get("MLESAM_FUZZ", "0")) or DEFAULT

@@ -24,10 +24,10 @@ from mlesam_ros.errors import MlesamError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import TransformTree
-from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, transforms
+from mlesam_ros.messages import RAW_TYPES, FrameReader, transforms
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS
 from mlesam_ros.preprocessing.registration import FrameContext
-from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, SensorFrame
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MESSAGE_TYPES, SensorFrame
 
 DEFAULT = 1_000
 CASES = max(int(os.environ.get("MLESAM_FUZZ", "0")) // 50, DEFAULT)

@@ -17,10 +17,10 @@ from robot import CAMERA_FRAME, EVENT_FRAME, OPTICAL, camera_info, header_messag
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.messages import MESSAGE_TYPES, FrameReader, stamp_ns
+from mlesam_ros.messages import FrameReader, stamp_ns
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.rig_builder import RigBuilder
-from mlesam_ros.types import CAMERA, EVENT, NANOSECONDS, FrameSet, SensorFrame
+from mlesam_ros.types import CAMERA, EVENT, MESSAGE_TYPES, NANOSECONDS, FrameSet, SensorFrame
 
 
 class Offline:

@@ -12,10 +12,10 @@ from cv_bridge import CvBridge
 from sensor_msgs.msg import CompressedImage, Image
 
 from mlesam_ros.bags import serialization as fields
-from mlesam_ros.messages import COMPRESSED_IMAGE, IMAGE, FrameReader
+from mlesam_ros.messages import FrameReader
 from mlesam_ros.preprocessing.images import CAMERA_LAYOUTS, DEPTH_LAYOUTS, parse_depth, to_rgb
 from mlesam_ros.ros.publishers import message_from
-from mlesam_ros.types import CAMERA, DEPTH
+from mlesam_ros.types import CAMERA, COMPRESSED_IMAGE, DEPTH, IMAGE
 from mlesam_ros.visualization import encode_jpeg
 
 RNG = np.random.default_rng(7)

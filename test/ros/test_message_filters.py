@@ -14,12 +14,12 @@ from robot import TOPICS, Robot
 from sensor_msgs.msg import Image
 
 from mlesam_ros.config import SensorParameters
-from mlesam_ros.messages import IMAGE, FrameReader
+from mlesam_ros.messages import FrameReader
 from mlesam_ros.ros import compat
 from mlesam_ros.ros.runtime import SyncFilter
 from mlesam_ros.ros.subscribers import SensorSubscriber
 from mlesam_ros.sync import SyncConfig
-from mlesam_ros.types import CAMERA, DEPTH, LIDAR, NANOSECONDS
+from mlesam_ros.types import CAMERA, DEPTH, IMAGE, LIDAR, NANOSECONDS
 
 
 def installed():

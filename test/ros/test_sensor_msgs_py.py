@@ -14,10 +14,10 @@ from sensor_msgs_py import point_cloud2
 
 from mlesam_ros.bags import serialization as fields
 from mlesam_ros.errors import CloudError
-from mlesam_ros.messages import POINT_CLOUD, FrameReader
+from mlesam_ros.messages import FrameReader
 from mlesam_ros.ros.publishers import message_from
 from mlesam_ros.semantic_points import POINT
-from mlesam_ros.types import LIDAR
+from mlesam_ros.types import LIDAR, POINT_CLOUD
 
 RNG = np.random.default_rng(5)
 KINDS = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}

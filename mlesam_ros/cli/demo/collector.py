@@ -20,10 +20,10 @@ import numpy.typing as npt
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.mask_messages import LABEL_SPACE, STATUS
-from mlesam_ros.messages import CAMERA_INFO, IMAGE, POINT_CLOUD, TF_MESSAGE
+from mlesam_ros.messages import CAMERA_INFO, TF_MESSAGE
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.simulation.export import LABELS_TOPIC
-from mlesam_ros.types import CAMERA, LIDAR, MODALITIES, NANOSECONDS, NODE, Modality
+from mlesam_ros.types import CAMERA, IMAGE, LIDAR, MODALITIES, NANOSECONDS, NODE, POINT_CLOUD, Modality
 
 STEP_NS = NANOSECONDS // 10
 """Nanoseconds between two simulation steps."""
