@@ -28,13 +28,12 @@ from rich.console import Console
 from mlesam_ros.cli.info import backbone_table
 from mlesam_ros.config import CameraParameters, NodeParameters, iter_parameters
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.messages import MESSAGE_TYPES
 from mlesam_ros.model.flops import backbone_costs
 from mlesam_ros.ros.diagnostics import LEVELS, PIPELINE_MESSAGES, SENSOR_MESSAGES, DiagnosticTemplate
-from mlesam_ros.ros.publishers import DIAGNOSTICS, OUTPUTS, TopicSpec
+from mlesam_ros.ros.publishers import DIAGNOSTICS, OUTPUTS
 from mlesam_ros.ros.snapshot import SERVICES
 from mlesam_ros.ros.subscribers import queue_depth
-from mlesam_ros.types import MODALITIES
+from mlesam_ros.types import MESSAGE_TYPES, MODALITIES
 
 Json = Mapping[str, Any]
 Cell = str | float | None
@@ -100,17 +99,24 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable
 
 # docs/node.md
 
-_REMEDY, _IN_MESSAGE = re.compile(r"\{\w+\.remedy\}"), "As the message says."
 _TYPES = {bool: "bool", int: "int", float: "double", str: "string", tuple: "list"}
 
 
 def published() -> str:
-    """Topics that the node publishes."""
+    """Topics that the node publishes. The page describes what applies to a topic without an entry under "published"."""
     topics = {**{f"~/{name}": output for name, output in OUTPUTS.items()}, "/diagnostics": DIAGNOSTICS}
+    usual = OUTPUTS["labels"]
     return table(
-        ("topic", "type", "published", "computed", "QoS", "content"),
-        [(f"`{name}`", _short(o.type_name), o.rate, o.when, _qos(o), o.meaning) for name, o in topics.items()],
+        ("topic", "type", "published", "content"),
+        [
+            (f"`{name}`", _short(o.type_name), _exceptions((o.rate, o.when), (usual.rate, usual.when)), o.meaning)
+            for name, o in topics.items()
+        ],
     )
+
+
+def _exceptions(facts: Iterable[str], usual: Iterable[str]) -> str:
+    return ", ".join(fact for fact, other in zip(facts, usual, strict=True) if fact != other)
 
 
 def subscribed() -> str:
@@ -156,20 +162,13 @@ def services() -> str:
 
 
 def messages(templates: Mapping[Any, DiagnosticTemplate]) -> str:
-    """Messages of a status on `/diagnostics`."""
-    rows = [
-        (LEVELS[t.level], f"`{t.message.replace('.message}', '}')}`", t.cause, _REMEDY.sub(_IN_MESSAGE, t.remedy))
-        for t in templates.values()
-    ]
-    return table(("level", "message", "cause", "remedy"), rows)
+    """Messages of a status on `/diagnostics`, which has the remedy with them."""
+    rows = [(LEVELS[t.level], f"`{t.message.replace('.message}', '}')}`", t.cause) for t in templates.values()]
+    return table(("level", "message", "cause"), rows)
 
 
 def _short(type_name: str) -> str:
     return f"`{type_name.replace('/msg/', '/').replace('/srv/', '/')}`"
-
-
-def _qos(output: TopicSpec) -> str:
-    return "reliable, transient local, 1" if output.latched else f"reliable, {output.qos.depth}"
 
 
 def _yaml(value: object) -> str:
@@ -190,32 +189,30 @@ def backbones() -> str:
 
 # docs/performance.md, docs/sensors.md
 
-_RESULT_HEADS = (
-    "", "median", "p99", "spread", "CPU", "alternative", "its median", "its CPU", "times as fast", "by CPU", "bound",
-    "MB", "its MB",
-)  # fmt: skip
-_WORDS, _ALTERNATIVE = 0, 5
+_RESULT_HEADS = ("", "median", "CPU", "alternative", "its median", "times as fast")
+_WORDS, _ALTERNATIVE = 0, 3
 
 
 def benchmark_table(result: Json) -> str:
-    """Rows of a benchmark's result, and a caption that names machine, versions, date, load and command."""
-    numbers = set(range(len(_RESULT_HEADS))) - {_WORDS, _ALTERNATIVE}
-    return f"{table(_RESULT_HEADS, [_result_row(row) for row in result['rows']], numbers)}\n{_caption(result)}\n"
+    """Rows of a benchmark's result without columns that are empty in all of them, and a caption.
+
+    The speedup is that of the processor time where both have it, else that of the medians.
+    """
+    rows = [_result_row(row) for row in result["rows"]]
+    kept = [column for column in range(len(_RESULT_HEADS)) if column == _WORDS or any(row[column] for row in rows)]
+    numbers = [place for place, column in enumerate(kept) if column not in (_WORDS, _ALTERNATIVE)]
+    heads, *rows = [[row[column] for column in kept] for row in (_RESULT_HEADS, *rows)]
+    return f"{table(heads, rows, numbers)}\n{_caption(result)}\n"
 
 
 def _result_row(row: Json) -> list[str]:
-    by_cpu = speedup_of(row) if row.get("alternative_cpu") else None
     return [
         row["name"],
         f"{_figure(row['median'])} {row['unit']}",
-        _figure(row["p99"]),
-        f"{100 * row['spread']:.0f} %" if row["repeats"] > 1 else "once",
         _figure(row.get("cpu")),
         row["alternative"] or "",
         _figure(row["alternative_median"]),
-        *(_figure(row.get(key)) for key in ("alternative_cpu", "ratio")),
-        _figure(by_cpu),
-        *(_figure(row.get(key)) for key in ("bound", "memory", "alternative_memory")),
+        _figure(speedup_of(row) if row["ratio"] is not None else None),
     ]
 
 
@@ -223,33 +220,76 @@ def _figure(value: float | None) -> str:
     return "" if value is None else f"{float(f'{value:.3g}'):g}"
 
 
-def _caption(result: Json) -> str:
-    parts = [result["device"], ", ".join(f"{name} {number}" for name, number in result["versions"].items())]
-    parts.append(f"{result['date']}, load {result['load']:g} at the start")
-    if "ceilings" in result:
-        top = result["ceilings"]
-        parts.append(f"ceilings {top['gflops']:.4g} GFLOP/s, {top['gbytes']:.3g} GB/s")
-    return "; ".join(parts) + f". `{result['command']}`."
+def _caption(*results: Json) -> str:
+    first = results[0]
+    commands = "; ".join(f"`{result['command']}`" for result in results)
+    return f"{first['device']}, {first['date']}, load {first['load']:g}. {commands}."
+
+
+def networks(results: Mapping[str, Json]) -> str:
+    """Times of the network and of its stages: a column per result `model` and `model_*`."""
+    of_model = [result for name, result in results.items() if name.partition("_")[0] == "model"]
+    columns = []
+    for result in of_model:
+        first = result["rows"][0]
+        times = {"four sensors as one batch": first["median"]}
+        for row in result["rows"]:
+            name = row["alternative"] or row["name"].partition(": ")[2]
+            times[name] = row["alternative_median"] if row["alternative"] else row["median"]
+        columns.append((first["name"].partition(",")[0], times))
+    rows = [[name, *(_figure(times.get(name)) for _, times in columns)] for name in columns[0][1]]
+    return f"{table(['ms', *(head for head, _ in columns)], rows, range(1, len(columns) + 1))}\n{_caption(*of_model)}\n"
+
+
+def encoders(results: Mapping[str, Json]) -> str:
+    """Times of SAM 2's encoders in ms, and how many times as fast as Meta's they are: a column per image size."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in results["encoders"]["rows"]:
+        backbone, size = row["name"].partition(",")[0].split()
+        cells.setdefault(backbone, {})[size] = f"{_figure(row['median'])} ({speedup_of(row):.2f})"
+    sizes = list(dict.fromkeys(size for of_backbone in cells.values() for size in of_backbone))
+    rows = [[backbone, *(found.get(size, "") for size in sizes)] for backbone, found in cells.items()]
+    return f"{table(['', *sizes], rows, range(1, len(sizes) + 1))}\n{_caption(results['encoders'])}\n"
+
+
+def node_stages(results: Mapping[str, Json]) -> str:
+    """Rates, latencies and stages of the node: medians, and the 99th percentile of times; two columns per rig."""
+    cells: dict[str, dict[str, tuple[str, str]]] = {}
+    for row in _of_node(results, in_process=False):
+        rig, _, name = row["name"].partition(": ")
+        median = _figure(row["median"])
+        alone = f"{median} ({_figure(row['p99'])})" if row["unit"] == "ms" and row["repeats"] > 1 else median
+        cells.setdefault(f"{name}, {row['unit']}", {})[rig] = alone, _figure(row["alternative_median"])
+    rigs = list(dict.fromkeys(rig for of_name in cells.values() for rig in of_name))
+    heads = ["", *(head for rig in rigs for head in (rig, "every topic"))]
+    rows = [[name, *(cell for rig in rigs for cell in found.get(rig, ("", "")))] for name, found in cells.items()]
+    return f"{table(heads, rows, range(1, len(heads)))}\n{_caption(results['node'])}\n"
+
+
+def node_parts(results: Mapping[str, Json]) -> str:
+    """Parts of a set in one process."""
+    return benchmark_table({**results["node"], "rows": _of_node(results, in_process=True)})
+
+
+def _of_node(results: Mapping[str, Json], in_process: bool) -> list[Json]:
+    return [row for row in results["node"]["rows"] if (": " not in row["name"]) == in_process]
 
 
 def goals(results: Mapping[str, Json]) -> str:
     """Performance targets beside the measured figures."""
     rows = []
     for goal in GOALS:
-        result = results[goal.result] if goal.result else None
-        standing, figure = goal.verdict(result)
-        remark = "; ".join(filter(None, [f"`{result['command']}`" if result else "", goal.remark]))
-        rows.append((goal.words, goal.limit, figure, standing, remark))
-    return table(("Goal", "", "Found", "Standing", ""), rows)
+        standing, figure = goal.verdict(results[goal.result] if goal.result else None)
+        rows.append((goal.words, goal.limit, figure, ". ".join(filter(None, [standing, goal.remark]))))
+    return table(("Goal", "", "Found", "Standing"), rows)
 
 
 def switches(results: Mapping[str, Json]) -> str:
     """Optimizations that can be turned off, their speedups and their parity tests."""
-    heads = "Switch", "What it is", "What it brings", "Held to the plain way by", "Tolerance"
+    heads = "Switch", "What it is", "What it brings", "Compared with the plain way by", "Tolerance"
     rows = [(s.name, s.words, s.speedup(results), f"`{s.test}`", s.tolerance) for s in SWITCHES]
     names = dict.fromkeys(name for switch in SWITCHES for name, _ in switch.rows)
-    commands = ", ".join(f"`{results[name]['command']}`" for name in names)
-    return f"{table(heads, rows)}\nBy processor time, each turned off by itself: {commands}.\n"
+    return f"{table(heads, rows)}\n{_caption(*(results[name] for name in names))}\n"
 
 
 # docs/training.md
@@ -331,6 +371,9 @@ def _scores(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 # All pages
 
+PIVOTED = {"model": networks, "encoders": encoders, "node": node_stages}
+"""Results with a table of their own form."""
+
 
 def _load(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -345,7 +388,8 @@ def _tables() -> dict[str, Callable[[], str]]:
         "sensor_messages": partial(messages, SENSOR_MESSAGES),
         "pipeline_messages": partial(messages, PIPELINE_MESSAGES),
         **{f"bench_{name}": partial(benchmark_table, result) for name, result in results.items()},
-        **{make.__name__: partial(make, results) for make in (goals, switches)},
+        **{f"bench_{name}": partial(make, results) for name, make in PIVOTED.items()},
+        **{make.__name__: partial(make, results) for make in (goals, switches, node_parts)},
         **{make.__name__: partial(make, evaluation) for make in (subsets, conditions, classes, protocols)},
         "ablation": partial(ablation, ablated),
         "costmap": partial(costmap, _load(WEIGHTS / "costmap.json")),

@@ -114,30 +114,24 @@ def report(kind: str, outcome: Any) -> dict[str, Any]:
 
 
 def written(result: dict[str, Any]) -> str:
-    """The reports as Markdown: a row for each single fault, and one for the worst of each family of pairs."""
+    """The reports as Markdown: a row with the worst of each fault."""
     from faulty import FAULTS
 
     (health,) = (case for case in result["cases"] if case["kind"] == _HEALTH)
     cases = [case for case in result["cases"] if case["kind"] != _HEALTH]
-    by_kind = {kind: [case for case in cases if case["kind"] == kind] for kind in CASES}
-    families = {
-        "the same on two sensors": {f: [c for c in by_kind[_SAME] if f in c["faults"].values()] for f in FAULTS},
-        "camera, another of the LiDAR": {f: [c for c in by_kind[_MIXED] if c["faults"][CAMERA] == f] for f in FAULTS},
-    }
-    rows = [_row([case], *reversed(next(iter(case["faults"].items())))) for case in by_kind[_SINGLE]]
-    rows += [_row(found, fault, who) for who, kinds in families.items() for fault, found in kinds.items() if found]
-    heads = ("fault", "sensor", "cases", "longest gap, s", "in status, s", "in diagnostics, s", "recovered, s",
-             "diagnostics well, s", "compared", "equal")  # fmt: skip
+    heads = ("fault", "cases", "gap: camera", "another", "two", "in status", "in diagnostics", "recovered: one", "two",
+             "diagnostics well")  # fmt: skip
+    rows = [_row(fault, cases) for fault in FAULTS]
     wrong = [f"{_named(case['faults'])}: {', '.join(case['wrong'])}" for case in cases if case["wrong"]]
     libraries = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     load = sorted(case["load"] for case in cases)
     disturbed = sum(case["paused"] > PAUSE for case in cases)
+    equal, compared = (sum(case[key] for case in [health, *cases]) for key in ("equal", "compared"))
     return (
-        f"{len(cases)} cases on {result['device']} ({libraries}). The machine's load, with this run's own, was "
-        f"{load[len(load) // 2]:.1f} in the median, {load[0]:.1f} to {load[-1]:.1f}; where it is above the number of "
-        f"cores every figure has its share of that. A case in which the listener itself got no processor for {PAUSE:g} "
-        f"s was run again, up to {_TRIES} times; {disturbed} were disturbed every time. Ten seconds without a fault: "
-        f"longest gap {_worst([health], 'gap')} s, {health['equal']} of {health['compared']} masks equal.\n\n"
+        f"{len(cases)} cases on {result['device']} ({libraries}), load {load[len(load) // 2]:.1f} in the median, "
+        f"{load[0]:.1f} to {load[-1]:.1f}; {disturbed} cases in which the listener got no processor for {PAUSE:g} s, "
+        f"{_TRIES} times in a row. Without a fault: longest gap {_worst([health], 'gap')} s. "
+        f"{equal} of {compared} masks equal.\n\n"
         f"{table(heads, rows, range(1, len(heads)))}\n{_slow(cases)}\n\n"
         f"Not as it should be: {'; '.join(wrong) or 'nothing'}.\n"
     )
@@ -147,19 +141,21 @@ def _named(faults: Mapping[str, str]) -> str:
     return " and ".join(f"{sensor} {fault}" for sensor, fault in faults.items())
 
 
-def _row(cases: Sequence[dict[str, Any]], fault: str, who: str) -> list[str]:
-    named = [case for case in cases if case["told"]]
+def _row(fault: str, cases: Sequence[dict[str, Any]]) -> list[str]:
+    """The worst of the cases with a fault; of two different ones, of those in which the camera has it."""
+    single = [case for case in cases if case["kind"] == _SINGLE and fault in case["faults"].values()]
+    camera, others = ([case for case in single if (CAMERA in case["faults"]) is of] for of in (True, False))
+    two = [case for case in cases if case["kind"] == _SAME and fault in case["faults"].values()]
+    two += [case for case in cases if case["kind"] == _MIXED and case["faults"][CAMERA] == fault]
+    named = [case for case in (*single, *two) if case["told"]]
     return [
         fault,
-        who,
-        str(len(cases)),
-        _worst(cases, "gap"),
+        str(len(single) + len(two)),
+        *(_worst(some, "gap") for some in (camera, others, two)),
         _worst(named, "status"),
         _worst(named, "diagnostics"),
-        _worst(cases, "recovered"),
-        _worst(cases, "silent"),
-        str(sum(case["compared"] for case in cases)),
-        str(sum(case["equal"] for case in cases)),
+        *(_worst(some, "recovered") for some in (single, two)),
+        _worst([*single, *two], "silent"),
     ]
 
 

@@ -9,7 +9,19 @@ import pytest
 
 pytest.importorskip("rclpy")
 import pages
-from pages import TABLES, benchmark_table, classes, conditions, fill, protocols, subsets, write_recorded
+from pages import (
+    TABLES,
+    benchmark_table,
+    classes,
+    conditions,
+    fill,
+    networks,
+    node_parts,
+    node_stages,
+    protocols,
+    subsets,
+    write_recorded,
+)
 
 from mlesam_ros.config import iter_parameters
 from mlesam_ros.errors import ConfigError
@@ -25,7 +37,8 @@ def test_docs_are_up_to_date():
 
 def test_every_table_is_on_one_page():
     names = [name for page in pages.DOCS.glob("*.md") for name in re.findall(r"<!-- begin (\w+) -->", page.read_text())]
-    unused = {f"bench_{path.stem}" for path in pages.RESULTS.glob("paths*.json")}  # the source of table `switches`
+    sources = [path.stem for kind in ("paths*", "model_*") for path in pages.RESULTS.glob(f"{kind}.json")]
+    unused = {f"bench_{name}" for name in sources}  # of the tables `switches` and `bench_model`
     assert sorted(names) == sorted(TABLES.keys() - unused | pages.RECORDED)
 
 
@@ -76,13 +89,38 @@ def test_recorded_table_is_written_into_its_place(tmp_path):
         write_recorded(page, "faults", "new")
 
 
-def test_benchmark_table():
-    row = {"name": "work", "unit": "ms", "median": 1.23456, "p99": 2.0, "spread": 0.1, "repeats": 9}
-    row |= {"alternative": "other", "alternative_median": 3.0, "ratio": 2.44}
-    result = {"device": "a machine", "versions": {"python": "3"}, "date": "2026-11-28", "load": 1.0}
-    text = benchmark_table({**result, "command": "mlesam bench x", "rows": [row]})
-    assert "| work | 1.23 ms | 2 | 10 % |  | other | 3 |  | 2.44 |  |  |  |  |\n" in text
-    assert text.endswith("\n\na machine; python 3; 2026-11-28, load 1 at the start. `mlesam bench x`.\n")
+ROW = {"name": "work", "unit": "ms", "median": 1.23456, "p99": 2.0, "spread": 0.1, "repeats": 9}
+ROW |= {"alternative": "other", "alternative_median": 3.0, "ratio": 2.44}
+RESULT = {"device": "a machine", "versions": {"python": "3"}, "date": "2026-11-28", "load": 1.0, "command": "bench x"}
+
+
+def test_benchmark_table_leaves_out_empty_columns():
+    text = benchmark_table({**RESULT, "rows": [ROW]})
+    assert text.startswith("|  | median | alternative | its median | times as fast |\n")
+    assert "| work | 1.23 ms | other | 3 | 2.44 |\n\na machine, 2026-11-28, load 1. `bench x`.\n" in text
+    by_cpu = {**ROW, "cpu": 1.0, "alternative_cpu": 5.0}
+    assert "| work | 1.23 ms | 1 | other | 3 | 5 |" in benchmark_table({**RESULT, "rows": [by_cpu]})
+
+
+def test_networks_are_columns():
+    stage = {**ROW, "name": "small 64x64, bf16: encode", "median": 0.5, "alternative": None}
+    rows = [{**ROW, "name": "small 64x64, bf16"}, stage]
+    large = {**RESULT, "rows": [{**row, "name": row["name"].replace("small", "large")} for row in rows]}
+    text = networks({"model": {**RESULT, "rows": rows}, "model_large": large, "paths": {}})
+    assert cells(text)[:1] == [["ms", "small 64x64", "large 64x64"]]
+    assert cells(text)[2:5] == [
+        ["four sensors as one batch", *2 * ["1.23"]],
+        ["other", "3", "3"],
+        ["encode", *2 * ["0.5"]],
+    ]
+
+
+def test_rigs_of_the_node_are_columns():
+    rows = [{**ROW, "name": f"{rig}: publish"} for rig in ("street", "1080p")] + [ROW]
+    text = node_stages({"node": {**RESULT, "rows": rows}})
+    assert cells(text)[0] == ["", "street", "every topic", "1080p", "every topic"]
+    assert cells(text)[2] == ["publish, ms", "1.23 (2)", "3", "1.23 (2)", "3"]
+    assert cells(node_parts({"node": {**RESULT, "rows": rows}}))[2][0] == "work"
 
 
 def entry(sensors, miou):
