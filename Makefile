@@ -11,6 +11,7 @@
 #              sources are fetched by git                 (ARGS="--only kilted", ARGS="--from ..." for a mirror)
 # make coverage  the tests, then a table of the lines that they did not run
 # make package   a wheel, checked; from it alone, in an empty environment, the node on a played bag, and the demo
+# make site    the documentation as a site, in build/site
 # make lock    write down versions and hashes of what requirements/ leads to       (UPGRADE=1 for newer versions)
 # make clean   remove what was built; distclean removes the virtual environments as well
 #
@@ -57,7 +58,7 @@ say = @printf '==> %s\n' '$(1)'
 
 # One thing after the other, whatever -j says: the last line of a test run is pytest's.
 .NOTPARALLEL:
-.PHONY: run test pytest oracles coverage faults fuzz soak package setup lint lock clean distclean
+.PHONY: run test pytest oracles coverage faults fuzz soak package setup lint site lock clean distclean
 
 run: setup
 	@$(BIN)/mlesam demo $(ARGS)
@@ -98,6 +99,10 @@ lint: setup
 	@$(BIN)/ruff format --check --quiet .
 	$(call say,mypy)
 	@$(BIN)/mypy
+
+site: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(call say,build/site/index.html)
 
 lock:
 	@$(PYTHON) -m venv build/lock
