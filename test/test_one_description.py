@@ -133,6 +133,7 @@ def commands(folder: Path, path: Path) -> dict[str, list[object]]:
     return {
         "evaluate": ["evaluate", folder, "--params", path],
         "evaluate --params-file": ["evaluate", folder, "--params-file", path],
+        "label": ["label", folder, "--out", folder / "labels", "--params", path],
         "doctor": ["doctor", folder, "--params", path],
         "sensors show": ["sensors", "show", folder, "--out", folder, "--params", path],
         "sensors check": ["sensors", "check", resource_path("config/rigs/example.yaml"), "--params", path],
@@ -246,7 +247,7 @@ def test_each_parameter_reaches_each_command(name, tmp_path, monkeypatch):
     monkeypatch.setattr("mlesam_training.train_run.train", lambda recipe, *_, **__: caught(recipe.data.description()))
     bag = write_small(tmp_path)
     for command, line in commands(tmp_path, path).items():
-        typed = [bag if argument == tmp_path and line[0] in ("evaluate", "doctor") else argument for argument in line]
+        typed = [bag if argument == tmp_path and line[0] in ("evaluate", "label", "doctor") else argument for argument in line]
         assert said_by([*typed, "--drop", "camera"] if command == "play" else typed) == "seen.", command
         assert seen.pop() == expected, command
 

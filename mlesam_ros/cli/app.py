@@ -20,6 +20,7 @@ from mlesam_ros.cli import (
     evaluate,
     export,
     info,
+    label,
     node,
     play,
     sensors,
@@ -96,7 +97,7 @@ def _commands(group: typer.Typer) -> Iterator[CommandInfo | TyperInfo]:
             yield from _commands(inner.typer_instance)
 
 
-for _module in (demo, node, play, evaluate, doctor, sensors, simulate, train, info, export, weights, bench):
+for _module in (demo, node, play, evaluate, doctor, sensors, simulate, label, train, info, export, weights, bench):
     _module.register(app)
 for _command in _commands(app):
     if _command.callback is not None:

@@ -237,10 +237,11 @@ class _Request:
     outputs: Outputs
     output: Path
 
-    def load(self, device: str | None = None) -> Pipeline:
-        """Load the pipeline on a device; by default that of the parameters."""
-        with spinner("loading the model"):
-            return load_pipeline(self.options.parameters, device)
+
+def load_model(parameters: NodeParameters, device: str | None = None) -> Pipeline:
+    """Load the pipeline on a device; by default that of the parameters."""
+    with spinner("loading the model"):
+        return load_pipeline(parameters, device)
 
 
 def run_bags(
@@ -269,7 +270,7 @@ def run_bags(
 
 
 def _run_one(request: _Request, bag: Path, console: Console) -> dict[str, Any]:
-    pipeline = request.load()
+    pipeline = load_model(request.options.parameters)
     seconds = check_bag(bag, pipeline, request.options)
     folder = new_run_dir(request.output, "evaluate")
     try:
@@ -286,7 +287,7 @@ def _run_one(request: _Request, bag: Path, console: Console) -> dict[str, Any]:
 def _run_many(
     request: _Request, names: Mapping[str, Path], group: ProcessGroup, console: Console
 ) -> dict[str, Any] | None:
-    pipeline = request.load(group.device)
+    pipeline = load_model(request.options.parameters, group.device)
     folder = Path(group.broadcast(str(new_run_dir(request.output, "evaluate")) if group.rank == 0 else None))
     mine = dict(list(names.items())[group.rank :: group.size])
     parts = group.all_gather(_evaluate_all(request, folder, mine, pipeline))
@@ -359,9 +360,20 @@ def _evaluate_all(request: _Request, folder: Path, bags: Mapping[str, Path], pip
 def _evaluate(
     request: _Request, folder: Path, bag: Path, pipeline: Pipeline, seconds: float
 ) -> tuple[Evaluation, dict[str, Any]]:
-    total = max(1, round(seconds))
+    with bag_progress(bag, seconds) as progress:
+        return evaluate_to_folder(folder, bag, pipeline, request.options, request.outputs, progress)
+
+
+@contextmanager
+def bag_progress(bag: Path, seconds: float) -> Iterator[Callable[[float], None]]:
+    """Show the progress of a bag: yield the callback of `evaluate`, which ends it after SIGINT or SIGTERM.
+
+    Args:
+        bag: its path.
+        seconds: seconds of it that are segmented.
+    """
+    total, shown = max(1, round(seconds)), -1
     with _deferred_interrupt() as interrupted, track(f"segmenting {bag.name}", total, "seconds") as show:
-        shown = -1
 
         def progress(done: float) -> None:
             nonlocal shown
@@ -371,7 +383,7 @@ def _evaluate(
             if interrupted():
                 raise KeyboardInterrupt
 
-        return evaluate_to_folder(folder, bag, pipeline, request.options, request.outputs, progress)
+        yield progress
 
 
 @contextmanager

@@ -36,6 +36,7 @@ class EvaluationOptions:
         start: seconds from the bag's beginning.
         duration: seconds from `start`; None for the rest of the bag.
         every: segment only every n-th set.
+        stamps: segment only the sets with these stamps, in nanoseconds; None for all.
         real_time: skip the sets that this machine would skip with live sensors.
         outages: outages of sensors to simulate.
         robustness: also segment every subset of each set's sensors, and corrupted images.
@@ -47,6 +48,7 @@ class EvaluationOptions:
     start: float = 0.0
     duration: float | None = None
     every: int = 1
+    stamps: frozenset[int] | None = None
     real_time: bool = False
     outages: tuple[Outage, ...] = ()
     robustness: bool = False
@@ -193,7 +195,7 @@ class _BagEvaluation:
         window = pipeline.preprocessing.event_window
         self.replay = Replay(reader, self.topics, self._bag_rig, space, parameters, options.outages, window)
         self._at_camera_size = parameters.labels_resolution == CAMERA
-        self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None
+        self._folder = LabelFolder(options.labels, space, reader.path) if options.labels else None
         self._robustness = RobustnessEvaluator(pipeline) if options.robustness else None
         self._scores = Scores(len(config.label_space), [listener.on_match for listener in self._listeners])
         self._warnings: dict[str, None] = {}
@@ -206,7 +208,8 @@ class _BagEvaluation:
                 self._scores.add_ground_truth(step)
             return
         self._ready_count += 1
-        if (self._ready_count - 1) % self._options.every == 0:
+        stamps = self._options.stamps
+        if (self._ready_count - 1) % self._options.every == 0 and (stamps is None or step.stamp in stamps):
             self._segment(step)
         else:
             self.replay.account.skip(step)

@@ -19,6 +19,7 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.recovery import is_storage, refuse_ros1_folder
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions, evaluate, find_evaluation_topics
+from mlesam_ros.evaluation.label_folder import bag_name
 from mlesam_ros.evaluation.report import SampleCollector, write_report
 from mlesam_ros.evaluation.results import CLOUD_FORMATS, CloudWriter, ResultBag, bag_metrics
 from mlesam_ros.evaluation.scores import MaskListener
@@ -116,7 +117,7 @@ def _bags_in_folder(folder: Path) -> list[Path]:
 def _is_one_recording(files: Sequence[Path]) -> bool:
     if len(files) == 1:
         return True
-    names = [_stem(file) for file in files]
+    names = [bag_name(file) for file in files]
     parts = [_SPLIT.fullmatch(name) for name in names]
     return len({part["stem"] if part else name for part, name in zip(parts, names, strict=True)}) == 1
 
@@ -125,19 +126,13 @@ def unique_names(bags: Sequence[Path]) -> dict[str, Path]:
     """Name each bag for its output folder: the bag's own name, with a number if two names are equal."""
     names: dict[str, Path] = {}
     for bag in bags:
-        path, number = Path(os.path.abspath(bag)), 1  # keeps the name of a link, resolves `.`
-        stem = (_stem(path) if path.is_file() else path.name).strip(".") or "bag"  # no leading dot, never `..`
+        stem, number = bag_name(bag), 1
         name = stem
         while name in names:
             number += 1
             name = f"{stem}-{number}"
         names[name] = bag
     return names
-
-
-def _stem(file: Path) -> str:
-    """Name without suffixes: `drive` of drive.mcap and of drive.mcap.zstd."""
-    return file.name.split(".")[0] if file.name.count(".") > 1 else file.stem
 
 
 RESULT_BAG, REPORT, METRICS, CLOUDS = "result", "report.html", "metrics.json", "clouds"

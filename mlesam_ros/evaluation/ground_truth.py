@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import BagError, ImageError, LabelError
+from mlesam_ros.evaluation.label_folder import bag_name, find_labels
 from mlesam_ros.labels import LabelSpace, check_not_palette
 from mlesam_ros.preprocessing.images import PixelFormat, decode_compressed, image_view
 from mlesam_ros.types import CompressedImage, RawImage
@@ -31,7 +31,6 @@ _PIXEL_FORMATS = {
 _MAX_ASPECT_DIFFERENCE = 0.01
 """Largest relative difference of the aspect ratios of labels and camera, beyond rounding to whole pixels."""
 _JPEG_MAGIC = b"\xff\xd8"
-_STAMP_PATTERN = re.compile(r"\d{16,19}")
 
 
 @dataclass(frozen=True)
@@ -91,27 +90,25 @@ def check_aspect(labels: tuple[int, ...], camera: tuple[int, ...]) -> None:
 
 
 class LabelFolder:
-    """Folder of label images, one PNG each, with the stamp in nanoseconds as file name (`1700000000123456789.png`).
+    """Folder of label images, one PNG each, with the stamp in nanoseconds in the file name.
 
     Attributes:
         stamps: of all label images, sorted.
     """
 
-    def __init__(self, folder: str | Path, space: LabelSpace) -> None:
-        """List the folder.
+    def __init__(self, folder: str | Path, space: LabelSpace, bag: Path | None = None, split: str = "") -> None:
+        """List the folder; arguments as for `find_labels`.
 
         Raises:
-            BagError: it does not exist, or holds no PNG with a stamp as name.
+            BagError, ConfigError, LabelError: see `find_labels`; or it has labels, but none of the bag.
         """
-        self._folder, self._space = Path(folder), space
-        found = {int(m[0]): p for p in sorted(self._folder.glob("*.png")) if (m := _STAMP_PATTERN.search(p.stem))}
-        if not found:
+        self._space = space
+        self._files = {found.stamp: found.path for found in find_labels(Path(folder), space, bag, split)}
+        self.stamps = list(self._files)
+        if bag is not None and not self.stamps:
             raise BagError(
-                f"{folder} has no label images; their file names must be stamps in nanoseconds, such as "
-                "1700000000123456789.png."
+                f"{folder} has labels, but none of {bag_name(bag)}.", "Give the bag the name that it had when labeled."
             )
-        self._files = found
-        self.stamps = sorted(found)
 
     def nearest(self, time: int, tolerance: int, offset: int = 0) -> GroundTruth | None:
         """Labels of the image nearest to a time; None if none is within the tolerance.

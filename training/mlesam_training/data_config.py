@@ -129,7 +129,7 @@ def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | N
 def _bag_options(data: BagData, part: str, config: MLESAMConfig) -> BagOptions:
     return BagOptions(
         getattr(data, part), str(Path(data.folder) / part), data.size, data.space, config.modalities,
-        config.preprocessors, data.truth, data.description(), config.settings,
+        config.preprocessors, data.truth, data.description(), config.settings, data.labels, part,
     )  # fmt: skip
 
 

@@ -38,6 +38,8 @@ _MANIFEST, _CONDITIONS, _LABELS, _DONE = "manifest.json", "conditions.json", "la
 _REMEDY = "Give another folder, or remove this one to make it again."
 _DERIVED_KEYS = ("rows", "warnings")
 """Keys of a manifest that follow from the other keys."""
+FRAMES = "frames"
+"""Key of a manifest: name → SHA-256 of label images in a folder."""
 LABEL_SAMPLING = "pixel centers"
 """Sampling of the labels to the network's input size; earlier versions sampled at the upper left pixel corners."""
 
@@ -127,7 +129,8 @@ def find_encoded(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool
         wanted: keys of the manifest to compare.
 
     Returns:
-        (N,) bool, the written rows; None if the folder has no manifest, or another manifest without a written row.
+        (N,) bool, the written rows; None if the folder has no manifest, another manifest without a written row, or one
+        that differs in the label images of its frames only.
 
     Raises:
         DatasetError: the folder holds rows of another manifest.
@@ -141,7 +144,8 @@ def find_encoded(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool
     except (OSError, ValueError, TypeError) as error:
         raise DatasetError(f"{path} cannot be read ({error}).", f"Remove {folder} to make it again.") from error
     other = list(_differences(found, wanted))
-    if other and len(done) and not done.any():  # allocated, but never filled
+    never_filled = len(done) and not done.any()
+    if (other and never_filled) or other == [FRAMES]:  # labels that were corrected are encoded again
         return None
     if other == ["fingerprint"]:
         raise DatasetError(f"the simulation or a preprocessor has changed since {folder} was made.", _REMEDY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoding of bags with a ground-truth label topic into an `EncodedDataset`.
+"""Encoding of bags with ground-truth labels, on a topic or in a folder, into an `EncodedDataset`.
 
 A replay forms the same frame sets as the live node. Each labeled frame set is encoded once into a folder of arrays, as
 reading a bag is sequential and encoding is slow.
@@ -19,7 +19,8 @@ from mlesam_ros.bags.recovery import is_storage
 from mlesam_ros.config import NodeParameters, iter_parameters, preprocessing
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.evaluation.bag_sensors import BagRig, find_topics, with_ground_truth
-from mlesam_ros.evaluation.ground_truth import GroundTruth, check_aspect
+from mlesam_ros.evaluation.ground_truth import GroundTruth, LabelFolder, check_aspect
+from mlesam_ros.evaluation.label_folder import LabelFile, find_labels
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.files import exclusive_folder
 from mlesam_ros.geometry.rig import Rig
@@ -35,6 +36,7 @@ from mlesam_ros.preprocessing.preprocessors import (
 )
 from mlesam_ros.types import EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality
 from mlesam_training.encoded_dataset import (
+    FRAMES,
     LABEL_SAMPLING,
     EncodedDataset,
     Writer,
@@ -63,6 +65,8 @@ class BagOptions:
         settings: image settings per modality; defaults apply to missing ones.
         truth: topic of the labels, if it does not follow from the topic names of the bag.
         parameters: sensor parameters, as of the node.
+        labels: folder of labels, see `label_folder`; None for a topic.
+        split: split of that folder.
     """
 
     bags: tuple[str, ...]
@@ -74,6 +78,8 @@ class BagOptions:
     truth: str | None = None
     parameters: NodeParameters = field(default_factory=NodeParameters)
     settings: Settings = field(default_factory=dict)
+    labels: str | None = None
+    split: str = ""
 
     def manifest(self) -> dict[str, Any]:
         """Inputs that determine the content of the arrays, as JSON types."""
@@ -83,8 +89,15 @@ class BagOptions:
             "size": list(self.size), "space": load_label_space(self.space).to_dict(), "labels": LABEL_SAMPLING,
             "preprocessors": {m: p.name for m, p in made.items()}, "normalization": normalization_of(made),
             "truth": self.truth, "parameters": self._parameters(),
-            "settings": image_settings(made),
+            "settings": image_settings(made), FRAMES: self._frames(),
         }  # fmt: skip
+
+    def _frames(self) -> dict[str, str] | None:
+        """Name → SHA-256 of each label image of the folder; None without a folder."""
+        if self.labels is None:
+            return None
+        found = find_labels(Path(self.labels), load_label_space(self.space), split=self.split)
+        return {label.name: _sha256(label.path, "label image") for label in found}
 
     def made(self) -> dict[Modality, Preprocessor]:
         """Modality → preprocessor, in the order of `modalities`."""
@@ -98,7 +111,7 @@ class BagOptions:
             if not entry.metadata["encoding"] or (name.endswith("topic") and name not in self.parameters.given):
                 continue
             if name == "calibration_file" and value:
-                found[name] = _sha256(Path(value))
+                found[name] = _sha256(Path(value), name)
             else:
                 found[name] = list(value) if isinstance(value, tuple) else value
         return found
@@ -131,6 +144,12 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
     space = load_label_space(options.space)
     warnings: dict[str, None] = {}
     rows = [(bag, stamp) for bag in options.bags for stamp in _stamps(bag, options, space, warnings)]
+    if not rows:
+        raise DatasetError(
+            f"{options.labels} has no labels of {', '.join(options.bags)} in {options.split}.txt.",
+            "Import more corrected frames, or list other ones there.",
+        )
+    labeled = {bag for bag, _ in rows}
     done = find_encoded(folder, manifest)
     if done is None:
         names = [f"{Path(bag).name}/{stamp}" for bag, stamp in rows]
@@ -139,7 +158,7 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
         done = allocate(folder, made, conditions, options.size)
     writer, preprocessors = Writer(folder, options.modalities), options.made()
     row = 0
-    for bag in options.bags:
+    for bag in filter(labeled.__contains__, options.bags):
         for frame_set, labels, rig in _labeled(bag, options, space, {}):
             if not done[row]:
                 images: dict[Modality, Image] = encode(frame_set, rig, options.size, preprocessors)
@@ -166,7 +185,9 @@ def _check_size(bag: str, size: tuple[int, int], rig: Rig) -> None:
 
 def _stamps(bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str, None]) -> list[int]:
     """Timestamps of the labeled frame sets of a bag, with `_check_size` for each."""
-    stamps = []
+    stamps: list[int] = []
+    if options.labels is not None and not _labels_of(bag, options, space):
+        return stamps
     for frame_set, _, rig in _labeled(bag, options, space, warnings):
         _check_size(bag, options.size, rig)
         stamps.append(frame_set.stamp)
@@ -176,7 +197,15 @@ def _stamps(bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str
             f"{bag} has no label within {_MAX_LABEL_OFFSET_NS / 1e6:.0f} ms of a set with {wanted}.",
             "Give the labels the timestamps of the images that they are of.",
         )
+    if options.labels is not None and (lost := len(_labels_of(bag, options, space)) - len(stamps)) > 0:
+        wanted = ", ".join(options.modalities)
+        warnings.setdefault(f"{bag}: {lost} labeled frames are left out, as their sets lack one of {wanted}.")
     return stamps
+
+
+def _labels_of(bag: str, options: BagOptions, space: LabelSpace) -> list[LabelFile]:
+    """Label images of a bag in the folder of labels."""
+    return find_labels(Path(options.labels or ""), space, Path(bag), options.split)
 
 
 def _content(bag: Path) -> str | None:
@@ -198,11 +227,11 @@ def _content(bag: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, what: str) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise ConfigError(f"calibration_file {path} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}.") from error
 
 
 def _labeled(
@@ -211,16 +240,22 @@ def _labeled(
     """Yield the complete labeled frame sets of a bag, with the labels and the rig at that time."""
     with BagReader(bag) as reader:
         topics = find_topics(reader.topics, options.parameters, options.modalities)
-        topics = with_ground_truth(topics, reader.topics, options.truth, "truth: TOPIC in the recipe's data")
-        if topics.ground_truth is None:
-            raise DatasetError(f"{bag} has no topic of labels.", "Name one in the recipe's data, as truth: /topic.")
+        if options.labels is None:
+            topics = with_ground_truth(topics, reader.topics, options.truth, "truth: TOPIC in the recipe's data")
+            if topics.ground_truth is None:
+                raise DatasetError(f"{bag} has no topic of labels.", "Name one in the recipe's data, as truth: /topic.")
         silent = [m for m in options.modalities if m not in topics.sensors]
         if silent:
             raise _missing(bag, silent, options.parameters)
         calibration = BagRig(reader, topics, options.parameters)
         window = getattr(options.made().get(EVENT), "window", 0.0)
         replay = Replay(reader, topics, calibration, space, options.parameters, event_window=window)
-        for frame_set, truth in _pairs(replay.steps(), options.modalities):
+        pairs = (
+            _pairs(replay.steps(), options.modalities)
+            if options.labels is None
+            else _from_folder(replay, LabelFolder(options.labels, space, Path(bag), options.split), options.modalities)
+        )
+        for frame_set, truth in pairs:
             rig = calibration.rig
             check_aspect(truth.labels.shape, (rig.camera.height, rig.camera.width))
             yield frame_set, truth.labels, rig
@@ -241,6 +276,17 @@ def _missing(bag: str, silent: Sequence[Modality], parameters: NodeParameters) -
             f"{without} add {' and '.join(disabled)} to the parameter modalities.",
         )
     return DatasetError(f"{bag} has no topic for {listed}.", f"{without} set {silent[0]}.topic to one that {bag} has.")
+
+
+def _from_folder(
+    replay: Replay, folder: LabelFolder, modalities: Sequence[Modality]
+) -> Iterator[tuple[FrameSet, GroundTruth]]:
+    """Pair frame sets and the labels of a folder by time."""
+    for step in replay.steps():
+        if isinstance(step, FrameSet) and all(m in step.frames for m in modalities):
+            truth = folder.nearest(step.time, _MAX_LABEL_OFFSET_NS, replay.label_offset)
+            if truth is not None:
+                yield step, truth
 
 
 def _pairs(

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 from mlesam_ros.bags.recovery import is_storage
 from mlesam_ros.config import NodeParameters, load_parameters
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.evaluation.label_folder import HELD_OUT
 from mlesam_ros.files import expand_path
 from mlesam_ros.simulation.style import PLAIN_STYLE, STYLES
 from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
@@ -160,7 +161,7 @@ class PublishedData:
 
 @dataclass(frozen=True)
 class BagData:
-    """Bags with a ground-truth label topic. See `labeled_bags.BagOptions`.
+    """Bags with a ground-truth label topic or a folder of labels. See `labeled_bags.BagOptions`.
 
     Attributes:
         kind: bags.
@@ -170,6 +171,8 @@ class BagData:
             longer side produces from the camera of the bags.
         space: name or file of the label space.
         truth: topic of the labels, if it does not follow from the topic names of the bags.
+        labels: folder of labels that replaces the topic, as `mlesam label` writes it. Its train.txt and held_out.txt
+            name the frames of the splits, so that a bag may be in both.
         params: parameter file of the node, which describes the sensors; relative to the recipe.
         parameters: parameter → value, such as `lidar.offset: 0.05`; overrides the file.
         node: fully qualified name of the node whose sections of the file apply.
@@ -184,6 +187,7 @@ class BagData:
     size: tuple[int, int]
     space: PathText = "deliver"
     truth: str | None = None
+    labels: PathText | None = None
     params: PathText | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     node: str = NODE
@@ -197,13 +201,17 @@ class BagData:
         for name in ("train", "held_out"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} names no bag; it needs at least one.")
+        if self.truth and self.labels:
+            raise ConfigError("truth names a topic and labels a folder; labels come from one of them.", "Remove one.")
+        for side in self.size:
+            _check_side("size", side)
+        if self.labels and (Path(self.labels) / f"{HELD_OUT}.txt").exists():
+            return
         trained = {path: bag for bag in self.train for path in _real_paths(bag)}
         for bag in self.held_out:
             if both := [trained[path] for path in _real_paths(bag) if path in trained]:
                 also = "" if both[0] == bag else f", there as {both[0]}"
                 raise ConfigError(f"{bag} is in held_out and in train{also}; the bags of the two splits must differ.")
-        for side in self.size:
-            _check_side("size", side)
 
     def description(self) -> NodeParameters:
         """Load the sensor parameters.
