@@ -247,7 +247,10 @@ def test_each_parameter_reaches_each_command(name, tmp_path, monkeypatch):
     monkeypatch.setattr("mlesam_training.train_run.train", lambda recipe, *_, **__: caught(recipe.data.description()))
     bag = write_small(tmp_path)
     for command, line in commands(tmp_path, path).items():
-        typed = [bag if argument == tmp_path and line[0] in ("evaluate", "label", "doctor") else argument for argument in line]
+        typed = [
+            bag if argument == tmp_path and line[0] in ("evaluate", "label", "doctor") else argument
+            for argument in line
+        ]
         assert said_by([*typed, "--drop", "camera"] if command == "play" else typed) == "seen.", command
         assert seen.pop() == expected, command
 

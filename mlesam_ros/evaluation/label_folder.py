@@ -8,7 +8,7 @@
       labels/<bag>_<stamp>.png        class ids, as corrected and imported
       classes.yaml                    label space
       train.txt, held_out.txt         names of the labeled frames of each split
-      data.yaml                       data file for `mlesam train --data`
+      data.yaml                       `data` of a recipe
 
 A plain folder of PNGs with stamps in their names is accepted as well; then its files are for any bag.
 """
@@ -154,7 +154,7 @@ def write_splits(folder: Path, labeled: Collection[str]) -> dict[str, set[str]]:
 def write_data(
     folder: Path, bags: Sequence[Path], size: tuple[int, int], space: LabelSpace, sensors: Mapping[str, Any]
 ) -> None:
-    """Write the label space, and a data file for `mlesam train --data` that trains on the labels of the folder.
+    """Write the label space, and the `data` of a recipe that trains on the labels of the folder.
 
     Args:
         folder: of the labels.

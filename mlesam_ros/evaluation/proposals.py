@@ -17,8 +17,9 @@ import numpy.typing as npt
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.coco import CocoWriter
 from mlesam_ros.config import NodeParameters, iter_parameters
-from mlesam_ros.errors import BagError, ConfigError, FileError, LabelError
+from mlesam_ros.errors import BagError, CalibrationError, ConfigError, FileError, LabelError
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, find_evaluation_topics
+from mlesam_ros.evaluation.bag_sensors import BagRig
 from mlesam_ros.evaluation.label_folder import CONFIDENCE, IMAGES, bag_name, frame_name
 from mlesam_ros.evaluation.scores import MaskListener, MaskRecord
 from mlesam_ros.files import atomic_write, write_error
@@ -244,17 +245,23 @@ def sensor_parameters(parameters: NodeParameters) -> dict[str, Any]:
 
 
 def require_camera(bag: Path, pipeline: Pipeline, options: EvaluationOptions) -> None:
-    """Check that a bag has a topic of camera images.
+    """Check that a bag has camera images and their calibration, without which nothing is trained on its labels.
 
     Raises:
-        BagError: it has none, or the network reads no camera.
+        BagError: it has no topic of camera images, or the network reads no camera.
+        CalibrationError: neither the bag nor the calibration file has the camera's model.
     """
     with BagReader(bag) as reader:
-        sensors = find_evaluation_topics(reader, pipeline, options).sensors
-        if CAMERA not in sensors:
+        topics = find_evaluation_topics(reader, pipeline, options)
+        if CAMERA not in topics.sensors:
             raise BagError(
                 f"{bag} has no camera, whose images are annotated; its topics are {', '.join(reader.topics)}.",
                 "Name the topic of the images with -p camera.topic:=TOPIC.",
+            )
+        if not BagRig(reader, topics, options.parameters).rig.has_camera:
+            raise CalibrationError(
+                f"{bag} has no CameraInfo of {topics.sensors[CAMERA].topic}, which training and the node need.",
+                "Give a calibration file with --calibration, or the topic with -p camera.info_topic:=TOPIC.",
             )
 
 

@@ -194,7 +194,7 @@ def test_a_bag_is_labeled_trained_on_and_evaluated(label, mlesam, street, tiny_c
     assert miou("--checkpoint", trained.weights, "--base-weights", base) > before + 5
 
 
-def test_bags_that_cannot_be_labeled_are_named(label, tmp_path):
+def test_bags_that_cannot_be_labeled_are_named(label, street, tmp_path):
     world = World(8, "day", (64, 96), dropped=[CAMERA])
     cases = {
         "blind": (
@@ -203,7 +203,11 @@ def test_bags_that_cannot_be_labeled_are_named(label, tmp_path):
         ),
         "empty": (tmp_path / "empty", "no topic of the bag is a sensor"),
         "missing": (tmp_path / "missing", "does not exist"),
+        "uncalibrated": (tmp_path / "uncalibrated", "no CameraInfo of /camera/image_raw, which training"),
     }
+    with BagReader(street) as reader, BagWriter(tmp_path / "uncalibrated") as writer:
+        for topic, kind, stamp, raw in reader.raw_messages(set(reader.topics) - {"/camera/camera_info"}):
+            writer.add_raw(topic, kind, stamp, raw)
     with BagWriter(tmp_path / "empty"):
         pass
     for bag, words in cases.values():
