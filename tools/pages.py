@@ -33,7 +33,7 @@ from mlesam_ros.ros.diagnostics import LEVELS, PIPELINE_MESSAGES, SENSOR_MESSAGE
 from mlesam_ros.ros.publishers import DIAGNOSTICS, OUTPUTS
 from mlesam_ros.ros.snapshot import SERVICES
 from mlesam_ros.ros.subscribers import queue_depth
-from mlesam_ros.types import MESSAGE_TYPES, MODALITIES
+from mlesam_ros.types import CAMERA, LIDAR, MESSAGE_TYPES, MODALITIES
 
 Json = Mapping[str, Any]
 Cell = str | float | None
@@ -145,14 +145,14 @@ def parameters() -> str:
         limits = ", ".join(choice or '""' for choice in meta["choices"])
         if meta["range"] is not None:
             limits = "{:.10g} to {:.10g}".format(*meta["range"])
-        facts = _TYPES[type(default)], limits, meta["change"], meta["text"].replace("|", "\\|")
+        facts = limits or _TYPES[type(default)], meta["change"], meta["text"].replace("|", "\\|")
         if group not in MODALITIES:
             rows.append((f"`{name}`", f"`{_yaml(default)}`", *facts))
         elif short not in listed:
             listed.add(short)
             by_sensor = short in ("topic", "info_topic") or _yaml(default) == ""
             rows.append((f"`<sensor>.{short}`", "by sensor" if by_sensor else f"`{_yaml(default)}`", *facts))
-    return table(("parameter", "default", "type", "accepted", "set", "meaning"), rows)
+    return table(("parameter", "default", "accepted", "set", "meaning"), rows)
 
 
 def services() -> str:
@@ -189,8 +189,7 @@ def backbones() -> str:
 
 # docs/performance.md, docs/sensors.md
 
-_RESULT_HEADS = ("", "median", "CPU", "alternative", "its median", "times as fast")
-_WORDS, _ALTERNATIVE = 0, 3
+_RESULT_HEADS = ("", "median", "CPU", "compared with")
 
 
 def benchmark_table(result: Json) -> str:
@@ -199,21 +198,17 @@ def benchmark_table(result: Json) -> str:
     The speedup is that of the processor time where both have it, else that of the medians.
     """
     rows = [_result_row(row) for row in result["rows"]]
-    kept = [column for column in range(len(_RESULT_HEADS)) if column == _WORDS or any(row[column] for row in rows)]
-    numbers = [place for place, column in enumerate(kept) if column not in (_WORDS, _ALTERNATIVE)]
+    kept = [column for column in range(len(_RESULT_HEADS)) if column == 0 or any(row[column] for row in rows)]
     heads, *rows = [[row[column] for column in kept] for row in (_RESULT_HEADS, *rows)]
-    return f"{table(heads, rows, numbers)}\n{_caption(result)}\n"
+    return f"{table(heads, rows, range(1, len(heads) - 1))}\n{_caption(result)}\n"
 
 
 def _result_row(row: Json) -> list[str]:
-    return [
-        row["name"],
-        f"{_figure(row['median'])} {row['unit']}",
-        _figure(row.get("cpu")),
-        row["alternative"] or "",
-        _figure(row["alternative_median"]),
-        _figure(speedup_of(row) if row["ratio"] is not None else None),
-    ]
+    median, cpu = f"{_figure(row['median'])} {row['unit']}", _figure(row.get("cpu"))
+    if not row["alternative"]:
+        return [row["name"], median, cpu, ""]
+    other = f"{row['alternative']}: {_figure(row['alternative_median'])}"
+    return [row["name"], median, cpu, other if row["ratio"] is None else f"{other} (×{_figure(speedup_of(row))})"]
 
 
 def _figure(value: float | None) -> str:
@@ -286,15 +281,16 @@ def goals(results: Mapping[str, Json]) -> str:
 
 def switches(results: Mapping[str, Json]) -> str:
     """Optimizations that can be turned off, their speedups and their parity tests."""
-    heads = "Switch", "What it is", "What it brings", "Compared with the plain way by", "Tolerance"
-    rows = [(s.name, s.words, s.speedup(results), f"`{s.test}`", s.tolerance) for s in SWITCHES]
+    heads = "Switch", "What it is", "What it brings", "Compared with the plain way by, within"
+    rows = [(s.name, s.words, s.speedup(results), f"`{s.test.partition('::')[0]}`, {s.tolerance}") for s in SWITCHES]
     names = dict.fromkeys(name for switch in SWITCHES for name, _ in switch.rows)
     return f"{table(heads, rows)}\n{_caption(*(results[name] for name in names))}\n"
 
 
 # docs/training.md
 
-_SCORES = {"miou": "mIoU", "miou_all": "over all classes", "macc": "mAcc", "fwiou": "fwIoU", "pixel_accuracy": "pixels"}
+_SCORES = {"miou": "mIoU", "miou_all": "over all classes", "fwiou": "fwIoU"}
+_SINGLED_OUT = CAMERA, LIDAR
 
 
 def subsets(evaluation: Json) -> str:
@@ -305,7 +301,7 @@ def subsets(evaluation: Json) -> str:
 
 
 def conditions(evaluation: Json) -> str:
-    """Mean IoU per weather and fault with all sensors, all but one, and a single one."""
+    """Mean IoU per weather and fault with all sensors, without camera or LiDAR, and with one of these alone."""
     shown = _shown(evaluation)
     rows = [
         [f"{kind}: {name}", *(entry["conditions"][kind][name]["miou"] for entry in shown.values())]
@@ -339,12 +335,8 @@ def protocols(evaluation: Json) -> str:
 
 def ablation(found: Json) -> str:
     """The four rows of the paper's ablation."""
-    names = found["rows"][0]["conditions"]
-    rows = [
-        [row["name"].replace("_", " "), row["miou"], *(row["conditions"][n] for n in names), row["mean_of_subsets"]]
-        for row in found["rows"]
-    ]
-    return _scores(["features", "all sensors", *names, "mean of all subsets"], rows)
+    rows = [[row["name"].replace("_", " "), row["miou"], row["mean_of_subsets"]] for row in found["rows"]]
+    return _scores(["features", "all sensors", "mean of all subsets"], rows)
 
 
 def costmap(found: Json) -> str:
@@ -354,10 +346,10 @@ def costmap(found: Json) -> str:
 
 
 def _shown(evaluation: Json) -> dict[str, Json]:
-    """Heading → entry: all sensors, all but one, and each single sensor."""
+    """Heading → entry: all sensors, all but camera or LiDAR, and each of these alone."""
     entries = {frozenset(entry["sensors"]): entry for entry in evaluation["subsets"]}
     full = max(entries, key=len)
-    names = sorted(full)
+    names = [name for name in _SINGLED_OUT if name in full]
     wanted = {"all": full, **{f"no {n}": full - {n} for n in names}, **{n: frozenset({n}) for n in names}}
     return {heading: entries[subset] for heading, subset in wanted.items() if subset in entries}
 

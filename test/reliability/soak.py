@@ -39,7 +39,7 @@ _FATES = ("used_total", "superseded", "late", "unmatched", "refused")
 _NAMED = tuple(fate.removesuffix("_total") for fate in _FATES)
 _PERIOD = 5.0  # s between samples
 _WARM = 0.1  # of the run, before which nothing counts: caches and pools fill
-_SHOWN = 6  # kinds of warnings that the table tells of
+_SHOWN = 2  # kinds of warnings that the table tells of
 _START = 120.0  # s for the first mask of all sensors
 GRAINS = {
     "rss_mib": 8.0,

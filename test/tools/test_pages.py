@@ -96,10 +96,10 @@ RESULT = {"device": "a machine", "versions": {"python": "3"}, "date": "2026-11-2
 
 def test_benchmark_table_leaves_out_empty_columns():
     text = benchmark_table({**RESULT, "rows": [ROW]})
-    assert text.startswith("|  | median | alternative | its median | times as fast |\n")
-    assert "| work | 1.23 ms | other | 3 | 2.44 |\n\na machine, 2026-11-28, load 1. `bench x`.\n" in text
+    assert text.startswith("|  | median | compared with |\n")
+    assert "| work | 1.23 ms | other: 3 (×2.44) |\n\na machine, 2026-11-28, load 1. `bench x`.\n" in text
     by_cpu = {**ROW, "cpu": 1.0, "alternative_cpu": 5.0}
-    assert "| work | 1.23 ms | 1 | other | 3 | 5 |" in benchmark_table({**RESULT, "rows": [by_cpu]})
+    assert "| work | 1.23 ms | 1 | other: 3 (×5) |" in benchmark_table({**RESULT, "rows": [by_cpu]})
 
 
 def test_networks_are_columns():
@@ -151,7 +151,7 @@ def test_subset_table_has_a_row_per_subset_and_the_mean():
     ]  # fmt: skip
 
 
-def test_condition_and_class_tables_have_columns_for_all_but_one_and_single_sensors():
+def test_condition_and_class_tables_have_columns_for_camera_and_lidar():
     headings, _, night, sun = cells(conditions(EVALUATION))
     assert headings == ["condition", "all", "no camera", "no lidar", "camera", "lidar"]
     assert night == ["weather: night", "29.0", "9.0", "19.0", "19.0", "9.0"] and sun[1] == "31.0"
