@@ -97,7 +97,21 @@ def _commands(group: typer.Typer) -> Iterator[CommandInfo | TyperInfo]:
             yield from _commands(inner.typer_instance)
 
 
-for _module in (demo, node, play, evaluate, doctor, sensors, simulate, label, train, info, export, weights, bench):
+for _module in (
+    demo,
+    node,
+    play,
+    evaluate,
+    doctor,
+    sensors,
+    simulate,
+    label,
+    train,
+    info,
+    export,
+    weights,
+    bench,
+):
     _module.register(app)
 for _command in _commands(app):
     if _command.callback is not None:
