@@ -185,10 +185,10 @@ class NavigationParameters:
     """Parameters of the points for costmaps."""
 
     obstacle_classes: tuple[str, ...] = parameter(
-        (AUTO,), "Classes of ~/obstacle_points; [auto]: those of the shipped label space.", LIVE, encoding=False
+        (AUTO,), "Classes of ~/obstacle_points; [auto]: those of the label space.", LIVE, encoding=False
     )
     ground_classes: tuple[str, ...] = parameter(
-        (AUTO,), "Classes of ~/ground_points; [auto]: those of the shipped label space.", LIVE, encoding=False
+        (AUTO,), "Classes of ~/ground_points; [auto]: those of the label space.", LIVE, encoding=False
     )
     sensors: tuple[str, ...] = parameter(
         (LIDAR, DEPTH),

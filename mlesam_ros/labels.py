@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,11 +15,51 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError, LabelError
 from mlesam_ros.resources import resource_path
-from mlesam_ros.strict_yaml import read_yaml
+from mlesam_ros.strict_yaml import check_choice, read_yaml
 
 IGNORE = 255
 """Id of unlabeled pixels, as in `vision_msgs` and in all supported data sets."""
-_LAYOUT = "It needs name and classes: [{name, color: [r, g, b]}, …]."
+_LAYOUT = "It needs name and classes: [NAME: [r, g, b], …] or [{name, color: [r, g, b]}, …]."
+_KEYS = ("name", "classes", "ground", "obstacles")
+_MAX_LISTED = 8
+"""Foreign labels that an error lists, most frequent first."""
+
+
+class ForeignLabelError(LabelError):
+    """Label images with ids or colors that their label space or map lacks.
+
+    Attributes:
+        source: first of the images.
+        counts: id or color → pixels.
+    """
+
+    def __init__(self, source: str, counts: Mapping[Any, int], accepted: str, remedy: str = "", files: int = 1) -> None:
+        """Name source, labels and pixels.
+
+        Args:
+            source: first of the images, for the message.
+            counts: id, or color as (red, green, blue) → pixels.
+            accepted: sentence about the accepted labels.
+            remedy: see `MlesamError`.
+            files: number of images with such labels.
+        """
+        self.source, self.counts, self._rest = source, dict(counts), (accepted, remedy)
+        listed = sorted(counts, key=lambda label: -counts[label])[:_MAX_LISTED]
+        shown = sorted(listed)
+        kind = "colors" if shown and isinstance(shown[0], tuple) else "ids"
+        names = ", ".join(str(list(label) if isinstance(label, tuple) else label) for label in shown)
+        pixels = ", ".join(str(counts[label]) for label in shown)
+        more = f" and {len(counts) - len(shown)} more" if len(counts) > len(shown) else ""
+        others = f" and {files - 1} more files have" if files > 1 else " has"
+        super().__init__(f"{source}{others} the {kind} [{names}]{more} ({pixels} pixels); {accepted}.", remedy)
+
+    def merged(self, others: list[ForeignLabelError]) -> ForeignLabelError:
+        """The same error for several images."""
+        counts = dict(self.counts)
+        for other in others:
+            for label, pixels in other.counts.items():
+                counts[label] = counts.get(label, 0) + pixels
+        return ForeignLabelError(self.source, counts, *self._rest, files=1 + len(others))
 
 
 @dataclass(frozen=True)
@@ -30,18 +71,22 @@ class LabelSpace:
         names: C class names.
         colors: C (red, green, blue) triples of 0 … 255.
         ignore: the id of unlabeled pixels; always 255.
+        ground, obstacles: classes that a robot drives on, and that it must not hit; see `default_classes`.
     """
 
     name: str
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     ignore: int = IGNORE
+    ground: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Validate that uint8 ids can express the label space.
 
         Raises:
-            LabelError: no class, more than 255 classes, a duplicate name, a malformed color, or unequal counts.
+            LabelError: no class, more than 255 classes, a duplicate name, a malformed color, unequal counts, or a role
+                for costmaps of an unknown class or two roles of one class.
         """
         if not 1 <= len(self.names) <= IGNORE:
             raise LabelError(f"label space {self.name} has {len(self.names)} classes; a uint8 mask has 1 to 255.")
@@ -53,6 +98,13 @@ class LabelSpace:
         for name, color in zip(self.names, self.colors, strict=True):
             if len(color) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in color):
                 raise LabelError(_color_fault(list(color), name))
+        for role in ("ground", "obstacles"):
+            if unknown := [name for name in getattr(self, role) if name not in self.names]:
+                raise LabelError(
+                    f"{role} of label space {self.name} has {unknown[0]!r}; accepted are {', '.join(self.names)}."
+                )
+        if both := sorted({*self.ground} & {*self.obstacles}):
+            raise LabelError(f"label space {self.name} has {', '.join(both)} in ground and in obstacles.")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,23 +126,35 @@ class LabelSpace:
         Raises:
             LabelError: a value is outside the label space; the message lists all such values.
         """
-        present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
-        foreign = [int(v) for v in present if v >= len(self) and v != self.ignore]
+        counts = np.bincount(labels.ravel(), minlength=256)
+        foreign = {int(v): int(counts[v]) for v in np.flatnonzero(counts) if v >= len(self) and v != self.ignore}
         if foreign:
-            raise LabelError(
-                f"{source} has the ids {foreign}; label space {self.name} has 0 to {len(self) - 1} and {self.ignore}."
-            )
+            raise ForeignLabelError(source, foreign, self.accepted)
+
+    @property
+    def accepted(self) -> str:
+        """Part of a sentence that states the accepted ids."""
+        return f"label space {self.name} has 0 to {len(self) - 1} and {self.ignore}"
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> LabelSpace:
-        """Create from `{name, classes: [{name, color: [r, g, b]}, …]}`, the layout of `config/labels/*.yaml`.
+        """Create from a mapping in the layout of `config/labels/*.yaml`.
+
+        Args:
+            fields: `name`; `classes`, a list of `{name, color: [r, g, b]}` or short `{NAME: [r, g, b]}` in the order of
+                the ids; and optionally `ground` and `obstacles`.
 
         Raises:
+            ConfigError: an unknown key.
             LabelError: a key is missing, or `__post_init__` refuses the values.
         """
         classes = fields.get("classes") if isinstance(fields, dict) else None
         if not isinstance(fields, dict) or "name" not in fields or not isinstance(classes, list):
-            raise LabelError(f"label space has no usable {'classes' if 'name' in fields else 'name'}.", _LAYOUT)
+            has_name = isinstance(fields, dict) and "name" in fields
+            raise LabelError(f"label space has no usable {'classes' if has_name else 'name'}.", _LAYOUT)
+        for key in fields:
+            check_choice(f"label space {fields['name']}: key", key, _KEYS)
+        classes = [_full_entry(entry) for entry in classes]
         for number, entry in enumerate(classes):
             if not isinstance(entry, dict) or not {"name", "color"} <= entry.keys():
                 raise LabelError(f"class {number} of label space {fields['name']} is {entry!r}.", _LAYOUT)
@@ -101,12 +165,20 @@ class LabelSpace:
             if not isinstance(entry["color"], list | tuple):
                 raise LabelError(_color_fault(entry["color"], entry["name"]), _color_remedy(entry["color"]))
         names = tuple(entry["name"] for entry in classes)
-        return cls(str(fields["name"]), names, tuple(tuple(entry["color"]) for entry in classes))
+        roles = {role: fields.get(role) or () for role in ("ground", "obstacles")}
+        for role, listed in roles.items():
+            if not isinstance(listed, list | tuple):
+                raise LabelError(f"{role} of label space {fields['name']} is {listed!r}; it must be a list of classes.")
+        return cls(
+            str(fields["name"]), names, tuple(tuple(entry["color"]) for entry in classes),
+            ground=tuple(roles["ground"]), obstacles=tuple(roles["obstacles"]),
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """The inverse of `from_dict`, in plain JSON types."""
         classes = [{"name": n, "color": list(c)} for n, c in zip(self.names, self.colors, strict=True)]
-        return {"name": self.name, "classes": classes}
+        roles = {"ground": list(self.ground), "obstacles": list(self.obstacles)}
+        return {"name": self.name, "classes": classes, **{role: names for role, names in roles.items() if names}}
 
 
 def check_not_palette(head: bytes, source: str) -> None:
@@ -124,6 +196,14 @@ def check_not_palette(head: bytes, source: str) -> None:
             f"{source} is a palette PNG; a label image is grayscale, and its values are the ids.",
             "Save the indices as gray values: PIL.Image.fromarray(numpy.array(PIL.Image.open(FILE))).save(FILE).",
         )
+
+
+def _full_entry(entry: Any) -> Any:
+    """`{name, color}` of a class that is written as `{NAME: color}`."""
+    if isinstance(entry, dict) and len(entry) == 1 and not {"name", "color"} & entry.keys():
+        name, color = next(iter(entry.items()))
+        return {"name": name, "color": color}
+    return entry
 
 
 def _color_fault(color: Any, name: str) -> str:
@@ -144,13 +224,21 @@ def load_label_space(name_or_path: str | Path) -> LabelSpace:
     Args:
         name_or_path: a shipped name (`deliver`, `muses`, `mcubes`, `cityscapes`) or the path of a YAML file.
 
+    Returns:
+        The label space; of a shipped one without `ground` and `obstacles`, which `default_classes` has.
+
     Raises:
-        ConfigError: the file does not exist or is not YAML.
+        ConfigError: the file does not exist, is not YAML or has an unknown key.
         LabelError: the file is YAML but not a label space.
     """
     path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = _shipped(str(name_or_path))
+    if path.suffix in (".yaml", ".yml"):
+        return _read_label_space(path)
+    space = _read_label_space(_shipped(str(name_or_path)))
+    return LabelSpace(space.name, space.names, space.colors)
+
+
+def _read_label_space(path: Path) -> LabelSpace:
     fields = read_yaml(path, "label space file")
     if not isinstance(fields, dict):
         raise LabelError(f"{path} is not a mapping; a label space needs name and classes.")
@@ -166,17 +254,16 @@ class CostmapClasses(NamedTuple):
 
 @lru_cache(maxsize=8)
 def default_classes(label_space: LabelSpace) -> CostmapClasses:
-    """Classes of a shipped label space for costmaps, `ground` and `obstacles` in its file; none of any other space.
-
-    A checkpoint has names and colors of its label space alone, so that these keys have no effect in a user's own file.
-    """
+    """Classes of a label space for costmaps: its own, else those in the file of the shipped label space; else none."""
+    if label_space.ground or label_space.obstacles:
+        return CostmapClasses(label_space.ground, label_space.obstacles)
     path = resource_path("config/labels") / f"{label_space.name}.yaml"
     if not path.exists():
         return CostmapClasses((), ())
-    fields = read_yaml(path, "label space file")
-    if LabelSpace.from_dict(fields).names != label_space.names:
+    shipped = _read_label_space(path)
+    if shipped.names != label_space.names:
         return CostmapClasses((), ())
-    return CostmapClasses(tuple(fields["ground"]), tuple(fields["obstacles"]))
+    return CostmapClasses(shipped.ground, shipped.obstacles)
 
 
 def _shipped(name: str) -> Path:

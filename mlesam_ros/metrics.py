@@ -123,6 +123,24 @@ class Confusion:
         """Fraction of the labeled pixels with a correct prediction; NaN for an empty matrix."""
         return float(_ratio(self.hits.sum(), self.pixels.sum()))
 
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa (Educational and Psychological Measurement 20(1), 1960): agreement beyond that by chance.
+
+        1 for equal label images, 0 for independent ones; NaN for an empty matrix or if both have one class alone.
+        """
+        total = self.counts.sum()
+        chance = _ratio((self.pixels * self.counts[:, : self.classes].sum(0)).sum(), float(total) ** 2)
+        return float(_ratio(self.pixel_accuracy - chance, 1 - chance))
+
+    @property
+    def renamed(self) -> Confusion:
+        """The matrix with each predicted class renamed to the ground truth class that it covers most."""
+        counts, other = self.counts[:, : self.classes], Confusion(self.classes)
+        np.add.at(other.counts.T, counts.argmax(0), counts.T)
+        other.counts[:, -1] = self.counts[:, -1]
+        return other
+
     def summary(self, names: Sequence[str]) -> dict[str, Any]:
         """All metrics as percentages with JSON types; None for a class without a value."""
         scores = {

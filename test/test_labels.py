@@ -50,6 +50,27 @@ def test_a_user_file_is_read_by_its_path(tmp_path):
     assert load_label_space(path).names == ("crop",)
 
 
+def test_classes_may_be_written_short():
+    fields = yaml.safe_load("{name: x, classes: [b: [1, 2, 3], a: [4, 5, 6]], ground: [a], obstacles: [b]}")
+    space = LabelSpace.from_dict(fields)
+    assert space == LabelSpace("x", ("b", "a"), ((1, 2, 3), (4, 5, 6)), ground=("a",), obstacles=("b",))
+    assert LabelSpace.from_dict(space.to_dict()) == space
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ground": ["rod"]}, "ground of label space x has 'rod'; accepted are road, wall"),
+        ({"ground": "road"}, "ground of label space x is 'road'; it must be a list"),
+        ({"ground": ["wall"], "obstacles": ["wall"]}, "has wall in ground and in obstacles"),
+        ({"grounds": []}, "did you mean ground"),
+    ],
+)
+def test_roles_and_keys_that_do_not_fit_are_refused(changes, words):
+    with pytest.raises((ConfigError, LabelError), match=words):
+        LabelSpace.from_dict({"name": "x", "classes": [{"road": [1, 2, 3]}, {"wall": [4, 5, 6]}], **changes})
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -117,7 +138,7 @@ def test_invalid_class_is_refused_with_a_remedy(tmp_path, entry, words):
     assert "object" not in str(refused.value) and "iterable" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["classes: []", "name: x", "name: x\nclasses: 3", "name: x\nclasses: {car: [1]}"])
+@pytest.mark.parametrize("text", ["classes: []", "name: x", "name: x\nclasses: 3", "name: x\nclasses: {}"])
 def test_a_file_without_classes_is_refused(tmp_path, text):
     (tmp_path / "labels.yaml").write_text(text)
     with pytest.raises(LabelError, match="label space"):

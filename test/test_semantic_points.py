@@ -21,6 +21,7 @@ from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import IGNORE, LabelSpace, default_classes, load_label_space
 from mlesam_ros.mask_messages import MASK_TOPICS, mask_messages
 from mlesam_ros.messages import stamp_ns
+from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera
 from mlesam_ros.resources import resource_path
 from mlesam_ros.semantic_points import (
@@ -513,6 +514,17 @@ def test_shipped_label_spaces_have_default_classes(name):
     assert [space.names[i] for i in np.flatnonzero(roles == GROUND)] == sorted(
         default_classes(space).ground, key=space.names.index
     )
+
+
+def test_own_label_space_has_the_roles_of_its_file(tmp_path):
+    path = tmp_path / "yard.yaml"
+    path.write_text(
+        "name: yard\nclasses: [path: [1, 2, 3], wall: [4, 5, 6], sky: [7, 8, 9]]\nground: [path]\nobstacles: [wall]"
+    )
+    stored = MLESAMConfig.from_dict(MLESAMConfig(label_space=load_label_space(path)).to_dict()).label_space
+    assert role_table(stored, NavigationParameters())[:3].tolist() == [GROUND, OBSTACLE, NEITHER]
+    other = NavigationParameters(obstacle_classes=("sky",))
+    assert role_table(stored, other)[:3].tolist() == [GROUND, NEITHER, OBSTACLE]
 
 
 def test_other_label_space_has_no_default_classes():

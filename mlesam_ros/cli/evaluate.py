@@ -34,6 +34,7 @@ _EXAMPLES = epilog(
     "mlesam evaluate drive.mcap --topic camera:=/zed/left/image_raw --calibration rig.yaml",
     "mlesam evaluate drive/ --checkpoint my_experts.safetensors --labels labels/ --json -",
     "mlesam evaluate recordings/ --every 10 --clouds ply",
+    "mlesam evaluate drive/ --labels labels/ --map foreign.yaml",
     "torchrun --nproc-per-node 4 -m mlesam_ros.cli evaluate recordings/",
     "mlesam evaluate DELIVER/ --dataset deliver --split test --checkpoint runs/deliver/experts.safetensors",
 )
@@ -66,6 +67,9 @@ def evaluate(
     ] = None,
     calibration: CalibrationOption = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of ground truth PNGs, named by their stamps.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option("--map", metavar="FILE", help="Label map of ground truth in another label space.")
+    ] = None,
     start: Annotated[float, typer.Option(help="Seconds to skip at the beginning.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds to evaluate; up to the end if omitted.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Segment only every n-th set.")] = 1,
@@ -81,7 +85,8 @@ def evaluate(
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
     clouds: Annotated[str, typer.Option(metavar="FORMAT", help="Save every labeled point cloud as ply or pcd.")] = "",
     dataset: Annotated[
-        str | None, typer.Option(help="Evaluate a published data set instead of bags: deliver, muses or mcubes.")
+        str | None,
+        typer.Option(metavar="NAME", help="Evaluate a data set in files instead of bags: its name, or a data file."),
     ] = None,
     split: Annotated[str, typer.Option(help="With --dataset: split, val, test or train.")] = "val",
     option: Annotated[
@@ -99,13 +104,19 @@ def evaluate(
     --params and -p describe the sensors, as for the node. Topics that they do not set are found by name and type.
 
     Each of several bags gets its own folder, beside a summary of all. Under torchrun the bags are distributed over the
-    processes. With --dataset the input is the folder of a published data set, evaluated with every subset of the
+    processes. With --dataset the input is the folder of a data set in files, evaluated with every subset of the
     sensors.
+
+    Ground truth outside the checkpoint's label space is an error. --map describes one in another label space, by the
+    keys raw_space, map, palette and ignore.
     """
     parameters = read_parameters(
         params, param, node, topic, (GROUND_TRUTH,), checkpoint=checkpoint, base_weights=base_weights, device=device,
         precision=precision, threads=threads, calibration_file=calibration,
     )  # fmt: skip
+    from mlesam_ros.label_map import RawLabels, read_raw_labels
+
+    raw_labels = RawLabels() if label_map is None else read_raw_labels(label_map)
     if dataset is not None:
         from mlesam_ros.cli.evaluate_run import dataset_config, refuse_bags_only, run_dataset
 
@@ -115,7 +126,7 @@ def evaluate(
             "clouds": clouds, "no-bag": not bag_out, "no-report": not report,
         }  # fmt: skip
         refuse_bags_only(bags_only, parameters, params)
-        config = dataset_config(dataset, bags, split, option or (), robustness, parameters)
+        config = dataset_config(dataset, bags, split, option or (), robustness, parameters, raw_labels)
         result = run_dataset(config, parameters, output, quiet=json == "-")
     else:
         from mlesam_ros.bags.reader import parse_outage
@@ -125,8 +136,8 @@ def evaluate(
 
         options = EvaluationOptions(
             parameters=parameters, ground_truth=read_topics(topic, (GROUND_TRUTH,)).get(GROUND_TRUTH), labels=labels,
-            start=start, duration=duration, every=every, real_time=real_time, robustness=robustness,
-            outages=tuple(map(parse_outage, drop or ())),
+            raw_labels=raw_labels, start=start, duration=duration, every=every, real_time=real_time,
+            robustness=robustness, outages=tuple(map(parse_outage, drop or ())),
         )  # fmt: skip
         result = run_bags(bags, options, Outputs(bag_out, report, clouds), output, quiet=json == "-")
     if result is not None and json is not None:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from mlesam_ros.cli.common import new_run_dir, write_json
 from mlesam_ros.config import NodeParameters
-from mlesam_ros.errors import BagError, ConfigError, MlesamError
+from mlesam_ros.errors import BagError, ConfigError, LabelError, MlesamError
 from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions, NoMasksError, check_bag
 from mlesam_ros.evaluation.bag_outputs import (
     METRICS,
@@ -32,11 +32,13 @@ from mlesam_ros.evaluation.bag_outputs import (
 )
 from mlesam_ros.evaluation.report import write_overview
 from mlesam_ros.evaluation.results import summary
+from mlesam_ros.label_map import RawLabels
 from mlesam_ros.pipeline import Pipeline, checkpoint_path, load_pipeline
 from mlesam_ros.progress import spinner, track
 from mlesam_ros.sync import COUNTERS
 from mlesam_training.dataset_evaluation import DatasetEvalConfig, evaluate_checkpoint
 from mlesam_training.distributed import is_first
+from mlesam_training.recipe import FileData, load_data
 
 Figures = Mapping[str, Any]
 
@@ -196,27 +198,35 @@ def dataset_config(
     options: Sequence[str],
     robustness: bool,
     parameters: NodeParameters,
+    raw_labels: RawLabels,
 ) -> DatasetEvalConfig:
     """Build the configuration of a data set evaluation from the command line.
 
     Args:
-        dataset: name of the data set.
+        dataset: name of the data set, or a data file, whose root the path replaces.
         paths: exactly one path, the folder of the data set.
         split: split of the data set.
         options: options of the data set, KEY=VALUE each.
         robustness: whether to evaluate missing and corrupted modalities as well.
         parameters: name the device and the precision.
+        raw_labels: description of ground truth in another label space.
 
     Raises:
-        ConfigError: not exactly one folder, an option without value, or one that the data set does not have.
+        ConfigError: not exactly one folder, an option without value, one that the data set does not have, or a data
+            file of other data.
     """
     if len(paths) != 1:
         raise ConfigError(f"{len(paths)} folders are given; --dataset takes one.")
     if wrong := [pair for pair in options if "=" not in pair.strip("=")]:
         raise ConfigError(f"--option {wrong[0]!r} is not KEY=VALUE.", "Write KEY=VALUE, such as weather=night.")
-    given = dict(pair.split("=", 1) for pair in options)
+    given: dict[str, Any] = dict(pair.split("=", 1) for pair in options)
+    if Path(dataset).suffix in (".yaml", ".yml"):
+        data = load_data(dataset)
+        if not isinstance(data, FileData):
+            raise ConfigError(f"the data of {dataset} is {data.kind}; --dataset is for data sets in files.")
+        dataset, given = data.kind, {**data.options, **given}
     return DatasetEvalConfig(
-        dataset, paths[0], split, given, robustness, device=parameters.device, precision=parameters.precision
+        dataset, paths[0], split, given, robustness, parameters.device, parameters.precision, raw_labels
     )
 
 
@@ -275,7 +285,7 @@ def _run_one(request: _Request, bag: Path, console: Console) -> dict[str, Any]:
     folder = new_run_dir(request.output, "evaluate")
     try:
         _, figures = _evaluate(request, folder, bag, pipeline, seconds)
-    except (NoMasksError, KeyboardInterrupt):
+    except (NoMasksError, LabelError, KeyboardInterrupt):
         _discard(folder)
         raise
     figures["output_dir"] = str(folder)
@@ -342,8 +352,8 @@ def _evaluate_all(request: _Request, folder: Path, bags: Mapping[str, Path], pip
             evaluation, figures = _evaluate(request, own, bag, pipeline, seconds)
         except MlesamError as error:
             result.failed[name] = str(error)
-            if isinstance(error, NoMasksError):
-                shutil.rmtree(own)
+            if isinstance(error, NoMasksError | LabelError):
+                shutil.rmtree(own, ignore_errors=True)
             continue
         except KeyboardInterrupt:
             shutil.rmtree(own, ignore_errors=True)

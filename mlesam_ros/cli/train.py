@@ -34,9 +34,9 @@ def train(
         typer.Argument(metavar="RECIPE", help="Recipe file, such as those in config/training."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Name of a shipped recipe instead of a file: deliver, muses or mcubes.")
+        str | None, typer.Option(help="Name of a shipped recipe instead of a file, such as deliver.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the published data set; overrides the recipe.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set in files; overrides the recipe.")] = None,
     backbone: Annotated[
         Path | None, typer.Option(help="Frozen weights: a file, or a name of mlesam weights; overrides the recipe.")
     ] = None,
@@ -104,13 +104,13 @@ def _load_recipe(
 ) -> Recipe:
     """Load the recipe and apply the options."""
     from mlesam_ros.errors import ConfigError
-    from mlesam_training.recipe import PublishedData, load_recipe
+    from mlesam_training.recipe import FileData, load_recipe
 
     recipe = load_recipe(path)
     if data is not None:
-        if not isinstance(recipe.data, PublishedData):
+        if not isinstance(recipe.data, FileData):
             raise ConfigError(
-                f"--data is for published data sets; the data of {path} is {recipe.data.kind}.", "Omit --data."
+                f"--data is for data sets in files; the data of {path} is {recipe.data.kind}.", "Omit --data."
             )
         recipe = replace(recipe, data=replace(recipe.data, root=str(data)))
     if params is not None or rules:

@@ -19,8 +19,11 @@ from mlesam_ros.evaluation.bag_sensors import (
     with_ground_truth,
 )
 from mlesam_ros.evaluation.ground_truth import GroundTruth, LabelFolder
+from mlesam_ros.evaluation.label_folder import CLASSES
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.scores import MAX_LABEL_OFFSET_NS, MaskListener, MaskRecord, RobustnessEvaluator, Scores
+from mlesam_ros.label_map import RawLabels, make_label_map
+from mlesam_ros.labels import ForeignLabelError
 from mlesam_ros.pipeline import Pipeline, keep_confident
 from mlesam_ros.types import CAMERA, GROUND_TRUTH, NANOSECONDS, FrameSet, Modality
 
@@ -33,6 +36,7 @@ class EvaluationOptions:
         parameters: of the sensors and the network, as for the node.
         ground_truth: topic with ground-truth labels; None to guess it.
         labels: folder of ground-truth labels, with stamps as file names.
+        raw_labels: description of ground truth that is not in the label space of the checkpoint.
         start: seconds from the bag's beginning.
         duration: seconds from `start`; None for the rest of the bag.
         every: segment only every n-th set.
@@ -45,6 +49,7 @@ class EvaluationOptions:
     parameters: NodeParameters = field(default_factory=NodeParameters)
     ground_truth: str | None = None
     labels: Path | None = None
+    raw_labels: RawLabels = field(default_factory=RawLabels)
     start: float = 0.0
     duration: float | None = None
     every: int = 1
@@ -148,6 +153,7 @@ def evaluate(
     Raises:
         BagError: no bag, or no sensor in it.
         CalibrationError, ConfigError: an option does not fit the bag.
+        LabelError: ground truth outside the label space, or that the map lacks.
         NoMasksError: no mask could be made; the message has the reasons.
     """
     options = options or EvaluationOptions()
@@ -193,11 +199,15 @@ class _BagEvaluation:
         self.topics = find_evaluation_topics(reader, pipeline, options)
         self._bag_rig = BagRig(reader, self.topics, parameters)
         window = pipeline.preprocessing.event_window
-        self.replay = Replay(reader, self.topics, self._bag_rig, space, parameters, options.outages, window)
+        raw = options.raw_labels
+        if raw and raw.raw_space is None and options.labels and (options.labels / CLASSES).exists():
+            raw = replace(raw, raw_space=options.labels / CLASSES)
+        self._map = make_label_map(space, raw, merge=True) if raw else None
+        self.replay = Replay(reader, self.topics, self._bag_rig, space, parameters, options.outages, window, self._map)
         self._at_camera_size = parameters.labels_resolution == CAMERA
-        self._folder = LabelFolder(options.labels, space, reader.path) if options.labels else None
+        self._folder = LabelFolder(options.labels, space, reader.path, label_map=self._map) if options.labels else None
         self._robustness = RobustnessEvaluator(pipeline) if options.robustness else None
-        self._scores = Scores(len(config.label_space), [listener.on_match for listener in self._listeners])
+        self._scores = Scores(len(space), [listener.on_match for listener in self._listeners], self._map)
         self._warnings: dict[str, None] = {}
         self._set_count = self._ready_count = 0
 
@@ -244,6 +254,11 @@ class _BagEvaluation:
             raise NoMasksError(
                 f"no mask could be made from {self._reader.path}: {' '.join(warnings) or 'no complete set.'}"
             )
+        if self._scores.has_other_classes:
+            warnings.append(
+                f"masks and ground truth agree well only after classes are renamed: is the ground truth in label space "
+                f"{self._pipeline.config.label_space.name}? Give --map FILE if it is in another one."
+            )
         self._scores.finish()
         path, replay = self._reader.path, self.replay
         return Evaluation(
@@ -289,6 +304,8 @@ class _BagEvaluation:
             return
         try:
             labels = self._folder.nearest(time, MAX_LABEL_OFFSET_NS, self.replay.label_offset)
+        except ForeignLabelError:
+            raise
         except MlesamError as error:
             self._warnings.setdefault(str(error))
             return

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import BagError, ImageError, LabelError
 from mlesam_ros.evaluation.label_folder import bag_name, find_labels
-from mlesam_ros.labels import LabelSpace, check_not_palette
+from mlesam_ros.label_map import LabelMap
+from mlesam_ros.labels import ForeignLabelError, LabelSpace, check_not_palette
 from mlesam_ros.preprocessing.images import PixelFormat, decode_compressed, image_view
 from mlesam_ros.types import CompressedImage, RawImage
 
@@ -28,6 +29,7 @@ _PIXEL_FORMATS = {
     "16SC1": PixelFormat("i2", 1),
     "32SC1": PixelFormat("i4", 1),
 }
+_COLOR_FORMATS = {"rgb8": PixelFormat("u1", 3), "bgr8": PixelFormat("u1", 3)}
 _MAX_ASPECT_DIFFERENCE = 0.01
 """Largest relative difference of the aspect ratios of labels and camera, beyond rounding to whole pixels."""
 _JPEG_MAGIC = b"\xff\xd8"
@@ -46,28 +48,39 @@ class GroundTruth:
     labels: Labels
 
 
-def decode_labels(image: RawImage | CompressedImage, space: LabelSpace) -> Labels:
+def decode_labels(
+    image: RawImage | CompressedImage, space: LabelSpace, label_map: LabelMap | None = None, source: str = ""
+) -> Labels:
     """Decode the ids of a label image.
 
     Args:
-        image: one channel of 8 to 32-bit integers, see `_PIXEL_FORMATS`, or a PNG of one channel.
+        image: one channel of 8 to 32-bit integers, see `_PIXEL_FORMATS`, or a PNG of one channel. With a map, any image
+            that `LabelMap.decode` reads, and rgb8 or bgr8 where it has colors.
         space: label space of the ids.
+        label_map: map of the labels to the label space; None if they are its ids.
+        source: name of the image, for errors.
 
     Returns:
         (H, W) uint8.
 
     Raises:
         ImageError: another encoding, or fields that do not fit each other.
-        LabelError: an id that is neither a class nor 255, more than one channel, or a JPEG, which alters ids.
+        ForeignLabelError: an id that is neither a class nor 255, or that the map lacks.
+        LabelError: more than one channel, or a JPEG, which alters ids.
     """
+    source = f"{source} " if source else ""
     if isinstance(image, RawImage):
+        source += f"label image ({image.encoding})"
+        if label_map is not None and label_map.colors is not None:
+            colors = image_view(image, _COLOR_FORMATS, "a label image with colors")
+            return label_map.of_colors(colors if image.encoding == "rgb8" else colors[..., ::-1], source)
         samples = image_view(image, _PIXEL_FORMATS, "a label image")
-        return _check_ids(samples, space, f"label image ({image.encoding})")
+        return _check_ids(samples, space, source) if label_map is None else label_map.of_ids(samples, source)
     if "jpeg" in image.format or "jpg" in image.format or image.data[:2].tobytes() == _JPEG_MAGIC:
         raise LabelError(
             f"labels are compressed as {image.format[:40]!r}, which alters ids.", "Publish them as png, or as Image."
         )
-    return _decode_png(image.data, space, f"label image ({image.format[:40]})")
+    return _decode_png(image.data, space, f"{source}label image ({image.format[:40]})", label_map)
 
 
 def check_aspect(labels: tuple[int, ...], camera: tuple[int, ...]) -> None:
@@ -96,14 +109,22 @@ class LabelFolder:
         stamps: of all label images, sorted.
     """
 
-    def __init__(self, folder: str | Path, space: LabelSpace, bag: Path | None = None, split: str = "") -> None:
-        """List the folder; arguments as for `find_labels`.
+    def __init__(
+        self,
+        folder: str | Path,
+        space: LabelSpace,
+        bag: Path | None = None,
+        split: str = "",
+        label_map: LabelMap | None = None,
+    ) -> None:
+        """List the folder; arguments as for `find_labels`, and the map as for `decode_labels`.
 
         Raises:
             BagError, ConfigError, LabelError: see `find_labels`; or it has labels, but none of the bag.
         """
-        self._space = space
-        self._files = {found.stamp: found.path for found in find_labels(Path(folder), space, bag, split)}
+        self._space, self._map = space, label_map
+        wanted = space if label_map is None else None
+        self._files = {found.stamp: found.path for found in find_labels(Path(folder), wanted, bag, split)}
         self.stamps = list(self._files)
         if bag is not None and not self.stamps:
             raise BagError(
@@ -120,7 +141,7 @@ class LabelFolder:
 
         Raises:
             ImageError: the file cannot be read, or is no image.
-            LabelError: an id that is neither a class nor 255.
+            LabelError: see `decode_labels`.
         """
         stamp = time + offset
         at = int(np.searchsorted(self.stamps, stamp))
@@ -129,7 +150,7 @@ class LabelFolder:
             return None
         path = self._files[nearest]
         try:
-            labels = _decode_png(np.fromfile(path, np.uint8), self._space, str(path))
+            labels = _decode_png(np.fromfile(path, np.uint8), self._space, str(path), self._map)
         except OSError as error:
             raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
         except ImageError as error:
@@ -137,7 +158,9 @@ class LabelFolder:
         return GroundTruth(time, labels)
 
 
-def _decode_png(data: npt.NDArray[np.uint8], space: LabelSpace, source: str) -> Labels:
+def _decode_png(data: npt.NDArray[np.uint8], space: LabelSpace, source: str, label_map: LabelMap | None) -> Labels:
+    if label_map is not None:
+        return label_map.decode(data.tobytes(), source)
     check_not_palette(data[:26].tobytes(), source)
     samples = decode_compressed(data, cv2.IMREAD_UNCHANGED)
     if samples.ndim != 2:
@@ -146,12 +169,9 @@ def _decode_png(data: npt.NDArray[np.uint8], space: LabelSpace, source: str) -> 
 
 
 def _check_ids(samples: npt.NDArray[Any], space: LabelSpace, source: str) -> Labels:
-    invalid = np.unique(samples[(samples > space.ignore) | (samples < 0)])
+    invalid, pixels = np.unique(samples[(samples > space.ignore) | (samples < 0)], return_counts=True)
     if invalid.size:
-        raise LabelError(
-            f"{source} contains the ids {invalid[:5].tolist()}; "
-            f"label space {space.name} has 0 to {len(space) - 1} and 255."
-        )
+        raise ForeignLabelError(source, dict(zip(invalid.tolist(), pixels.tolist(), strict=True)), space.accepted)
     labels = np.ascontiguousarray(samples, np.uint8)
     space.check(labels, source)
     return labels

@@ -65,12 +65,12 @@ class LabelFile(NamedTuple):
     path: Path
 
 
-def find_labels(folder: Path, space: LabelSpace, bag: Path | None = None, split: str = "") -> list[LabelFile]:
+def find_labels(folder: Path, space: LabelSpace | None, bag: Path | None = None, split: str = "") -> list[LabelFile]:
     """List the label images of a folder by time.
 
     Args:
         folder: written by `mlesam label`, or a plain folder of PNGs.
-        space: label space of the ids.
+        space: label space of the ids; None for any.
         bag: whose labels are listed; None for all.
         split: `TRAIN` or `HELD_OUT`, to list the frames of that split, if the folder has splits; empty for all.
 
@@ -80,7 +80,7 @@ def find_labels(folder: Path, space: LabelSpace, bag: Path | None = None, split:
         LabelError: its labels are of another label space.
     """
     is_own = (folder / CLASSES).exists()
-    if is_own:
+    if is_own and space is not None:
         _check_space(folder, space)
     inside, pattern = (folder / LABELS, _OWN_STAMP) if is_own else (folder, _STAMP)
     found = [LabelFile(p.stem, int(m[0]), p) for p in inside.glob("*.png") if (m := pattern.search(p.stem))]
@@ -105,7 +105,7 @@ def _check_space(folder: Path, space: LabelSpace) -> None:
         raise LabelError(
             f"the labels in {folder} are of label space {labeled.name} with {len(labeled)} classes; wanted is "
             f"{space.name} with {len(space)}.",
-            f"Give a checkpoint that was trained with {folder / CLASSES}.",
+            f"Give a checkpoint that was trained with {folder / CLASSES}, or --map FILE.",
         )
 
 

@@ -14,7 +14,8 @@ from mlesam_ros.errors import BagError, ConfigError, Problem, format_error
 from mlesam_ros.evaluation.bag_sensors import BagRig, Topics
 from mlesam_ros.evaluation.ground_truth import GroundTruth, decode_labels
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.labels import LabelSpace
+from mlesam_ros.label_map import LabelMap
+from mlesam_ros.labels import ForeignLabelError, LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
 from mlesam_ros.sync import (
     CLOCK_SAMPLES,
@@ -56,6 +57,7 @@ class Replay:
         parameters: NodeParameters | None = None,
         outages: Sequence[Outage] = (),
         event_window: float = 0.0,
+        label_map: LabelMap | None = None,
     ) -> None:
         """Create the message readers and compare the sensors' clocks with the time of recording.
 
@@ -67,6 +69,7 @@ class Replay:
             parameters: of the sensors.
             outages: outages to simulate.
             event_window: window of events in seconds, as in the checkpoint's training, if the parameters set none.
+            label_map: map of the ground-truth labels to the label space; None if they are its ids.
 
         Raises:
             BagError: the bag has no message of any sensor.
@@ -80,7 +83,7 @@ class Replay:
         self.warnings: list[str] = []
         self._senders: dict[str, list[str]] = {}
         self.elapsed = 0.0
-        self._reader, self._bag_rig, self._space = reader, bag_rig, space
+        self._reader, self._bag_rig, self._space, self._label_map = reader, bag_rig, space, label_map
         self._outages = _outages_by_topic(outages, topics)
         self._frames = {
             source.topic: frame_reader(parameters.sensor(m), m, source.type, event_window)
@@ -103,6 +106,9 @@ class Replay:
         Args:
             start: seconds from the bag's beginning.
             duration: seconds; to the end by default.
+
+        Raises:
+            ForeignLabelError: ground-truth labels outside the label space, or that the map lacks.
         """
         begin, clock = self._reader.start, ReplayClock(self._clocks)
         first = begin + round(start * NANOSECONDS)
@@ -169,6 +175,8 @@ class Replay:
                 yield self._ground_truth(message)
                 return
             frame = self._frames[topic].read(message)
+        except ForeignLabelError:
+            raise
         except Exception as error:  # as in the node, an invalid message is skipped, whatever it raises
             problem = self.problems[topic] = format_error(error)
             if topic in self._frames:
@@ -196,9 +204,10 @@ class Replay:
             del senders[:-_MAX_SENDER_CHANGES]
 
     def _ground_truth(self, message: Any) -> GroundTruth:
-        return GroundTruth(
-            stamp_ns(message.header) - self.label_offset, decode_labels(label_image(message), self._space)
-        )
+        stamp, topic = stamp_ns(message.header), self._ground_truth_topic
+        source = f"{self._reader.path}: {topic} at {stamp}:"
+        labels = decode_labels(label_image(message), self._space, self._label_map, source)
+        return GroundTruth(stamp - self.label_offset, labels)
 
     def _ready_sets(self, until: int | None = None) -> Iterator[FrameSet]:
         """Yield sets that become ready between two messages, when a max_wait ends or the consumer is free again."""

@@ -22,6 +22,7 @@ from mlesam_ros.errors import LabelError
 from mlesam_ros.evaluation.ground_truth import GroundTruth, Labels, check_aspect
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.label_map import LabelMap
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.model.mlesam import Features
 from mlesam_ros.pipeline import Image, Pipeline
@@ -153,6 +154,8 @@ OnMatch = Callable[[int, Labels, Labels], None]
 
 MAX_LABEL_OFFSET_NS = 5_000_000
 """Largest difference, in nanoseconds, between the stamps of ground-truth labels and of the image that they label."""
+_CHANCE, _AGREEMENT = 0.1, 0.4
+"""Values of Cohen's kappa; an untrained network has less than 0.1 even after its classes are renamed."""
 _MAX_UNMATCHED = 30
 """Capacity of each buffer: masks without ground truth, and ground-truth labels without a mask."""
 
@@ -195,14 +198,15 @@ class Scores:
         warnings: reasons why ground-truth labels were not compared, each sentence once.
     """
 
-    def __init__(self, classes: int, callbacks: Sequence[OnMatch] = ()) -> None:
+    def __init__(self, classes: int, callbacks: Sequence[OnMatch] = (), label_map: LabelMap | None = None) -> None:
         """Start with empty counters.
 
         Args:
             classes: size of the label space.
             callbacks: called with (stamp, labels, ground-truth labels) for every mask that is compared.
+            label_map: map of the ground truth, which merges classes of the masks; None to merge none.
         """
-        self.classes = classes
+        self.classes, self._map = classes, label_map
         self.masks: list[MaskMetrics] = []
         self.confusion = Confusion(classes)
         self.compared = 0
@@ -254,6 +258,11 @@ class Scores:
         _add_bounded(self._unmatched_labels, ground_truth.time, ground_truth.labels)
         self._compare(_nearest(self._unmatched_masks, ground_truth.time), ground_truth.time)
 
+    @property
+    def has_other_classes(self) -> bool:
+        """Whether masks and ground truth agree by chance alone, but well after the classes of the masks are renamed."""
+        return bool(self.confusion.kappa < _CHANCE and self.confusion.renamed.kappa > _AGREEMENT)
+
     def merge(self, other: Scores) -> None:
         """Add the scores of another bag; its masks are appended."""
         self.masks += other.masks
@@ -278,16 +287,17 @@ class Scores:
         except LabelError as error:
             self.warnings.setdefault(str(error))
             return
-        alone = Confusion(self.classes)
-        alone.add(ground_truth, resize_labels(unmatched.labels, ground_truth.shape))
+        merge = self._map.merge if self._map is not None else lambda mask: mask
+        alone, mask = Confusion(self.classes), merge(unmatched.labels)
+        alone.add(ground_truth, resize_labels(mask, ground_truth.shape))
         unmatched.metrics.miou = None if np.isnan(alone.miou_present) else alone.miou_present
         self.confusion.merge(alone)
         self.compared += 1
         for corruption, labels in unmatched.corrupted.items():
-            resized = resize_labels(labels, ground_truth.shape)
+            resized = resize_labels(merge(labels), ground_truth.shape)
             self.robustness.compare(unmatched.metrics.used, corruption, ground_truth, resized)
         for callback in self._callbacks:
-            callback(unmatched.metrics.stamp, unmatched.labels, ground_truth)
+            callback(unmatched.metrics.stamp, mask, ground_truth)
 
 
 @dataclass

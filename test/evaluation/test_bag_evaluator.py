@@ -21,12 +21,14 @@ from mlesam_ros.bags.serialization import transforms
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import NodeParameters, load_parameters
 from mlesam_ros.doctor.diagnosis import diagnose_bag
-from mlesam_ros.errors import BagError, ConfigError, MlesamError
+from mlesam_ros.errors import BagError, ConfigError, LabelError, MlesamError
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
 from mlesam_ros.evaluation.report import SampleCollector
 from mlesam_ros.evaluation.results import ResultBag, bag_metrics
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.label_map import RawLabels
+from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import FrameReader, stamp_ns
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.simulation.export import LABELS_TOPIC
@@ -427,7 +429,7 @@ def with_labels(street, path, change):
             if entry.topic == LABELS_TOPIC:
                 encoding, pixels = change(message.data.reshape(message.height, message.width))
                 data = np.frombuffer(pixels.tobytes(), np.uint8)
-                height, width = pixels.shape
+                height, width = pixels.shape[:2]
                 message = replace(
                     message, height=height, width=width, encoding=encoding, step=len(data) // height, data=data
                 )
@@ -441,6 +443,66 @@ def test_labels_of_16_bits_are_compared(street, pipeline, tmp_path):
     found, expected = evaluate(bag, pipeline), evaluate(street, pipeline)
     assert np.array_equal(found.scores.confusion.counts, expected.scores.confusion.counts)
     assert found.scores.compared == STEPS and found.warnings == []
+
+
+def test_ids_outside_the_label_space_end_the_evaluation(street, pipeline, tmp_path):
+    """As they end training: figures over the rest would hide the wrong label space."""
+    bag = with_labels(street, tmp_path / "bag", lambda ids: ("mono8", np.where(ids == 6, np.uint8(77), ids)))
+    with pytest.raises(
+        LabelError, match=rf"bag: {LABELS_TOPIC} at \d+: .*mono8. has the ids \[77\] \(\d+ pixels\); label"
+    ):
+        evaluate(bag, pipeline)
+    cv2.imwrite(str(tmp_path / f"{next(iter(truths_of(street)))}.png"), np.full((64, 96), 77, np.uint8))
+    with pytest.raises(LabelError, match=r"\.png has the ids \[77\] \(6144 pixels\)"):
+        evaluate(street, pipeline, EvaluationOptions(labels=tmp_path))
+
+
+NAMES = load_label_space("deliver").names
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "rgb8", "bgr8"])
+def test_mapped_ground_truth_gives_the_same_scores(street, pipeline, tmp_path, encoding):
+    """The same labels as ids from 500 on, and as colors."""
+    colors = np.array([*((9 * i, 255 - i, i) for i in range(25)), *[(1, 1, 1)] * 231], np.uint8)
+    raw = RawLabels(map={500 + i: name for i, name in enumerate(NAMES)} | {755: "ignore"})
+    if encoding == "16UC1":
+        bag = with_labels(street, tmp_path / "bag", lambda ids: (encoding, ids.astype("<u2") + 500))
+    else:
+        raw = RawLabels(palette={name: colors[i].tolist() for i, name in enumerate(NAMES)} | {"ignore": [1, 1, 1]})
+        order = slice(None) if encoding == "rgb8" else slice(None, None, -1)
+        bag = with_labels(street, tmp_path / "bag", lambda ids: (encoding, colors[ids][..., order]))
+    found, expected = evaluate(bag, pipeline, EvaluationOptions(raw_labels=raw)), evaluate(street, pipeline)
+    assert np.array_equal(found.scores.confusion.counts, expected.scores.confusion.counts)
+
+
+def test_classes_of_one_list_are_scored_as_one(street, pipeline):
+    """Road, markings and pavement are one class of this ground truth."""
+    names = {i: name for i, name in enumerate(NAMES) if name not in ("Road", "RoadLine", "SideWalk")}
+    one = {NAMES.index(name): ["Road", "RoadLine", "SideWalk"] for name in ("Road", "RoadLine", "SideWalk")}
+    options = EvaluationOptions(raw_labels=RawLabels(map={**names, **one}), robustness=True)
+    found, whole = evaluate(street, pipeline, options).scores, evaluate(street, pipeline).scores.confusion.counts
+    merged, road = whole.copy(), NAMES.index("Road")
+    for other in (NAMES.index("RoadLine"), NAMES.index("SideWalk")):
+        merged[road] += merged[other]
+        merged[other] = 0
+        merged[:, road] += merged[:, other]
+        merged[:, other] = 0
+    assert np.array_equal(found.confusion.counts, merged)
+    assert found.robustness.rows()[0]["miou"] == round(100 * found.confusion.miou_present, 2)
+
+
+def test_another_label_space_without_a_foreign_id_is_a_warning(street, pipeline, tmp_path):
+    """Every id is within the space."""
+    recorder = Recorder()
+    evaluate(street, pipeline, listeners=[recorder])
+    for right in (True, False):
+        folder = tmp_path / str(right)
+        folder.mkdir()
+        for record in recorder.records:
+            labels = record.mask.labels
+            cv2.imwrite(str(folder / f"{record.mask.stamp}.png"), labels if right else (labels + 7) % 25)
+        warnings = evaluate(street, pipeline, EvaluationOptions(labels=folder)).warnings
+        assert bool([w for w in warnings if "ground truth in label space deliver? Give --map" in w]) == (not right)
 
 
 def test_labels_of_another_aspect_ratio_are_a_warning(street, pipeline, tmp_path):

@@ -146,10 +146,9 @@ class BatchLoader:
         shared = float(torch.rand((), generator=common))
         for names in dict.fromkeys(plan[position] for position in positions):
             alike = [p for p in positions if plan[p] == names]  # one read, so that files decode in parallel
-            images, labels = self._dataset.batch([rows[position] for position in alike], names)
-            for b, position in enumerate(alike):
-                one = {name: image[b : b + 1] for name, image in images.items()}
-                augmented, ground_truth = self._augment(one, labels[b : b + 1], generators[position], shared)
+            read = self._dataset.samples([rows[position] for position in alike], names)
+            for position, (images, labels) in zip(alike, read, strict=True):
+                augmented, ground_truth = self._augment(images, labels, generators[position], shared)
                 found[position] = {name: image[0] for name, image in augmented.items()}, ground_truth[0]
         stride, labels = self._recipe.label_stride, torch.stack([found[position][1] for position in positions])
         labels = labels[:, first[0] :: stride, first[1] :: stride]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from mlesam_ros.progress import ProgressCallback, track
 from mlesam_ros.types import CAMERA
 from mlesam_training.augmentation import Augment, RandomCrops, ResizeForEval
 from mlesam_training.batch_loader import AugmentBatch
-from mlesam_training.dataset_evaluation import Fit
-from mlesam_training.datasets import open_dataset
+from mlesam_training.dataset_evaluation import Fit, describe_options
+from mlesam_training.datasets import find_dataset, open_dataset
 from mlesam_training.distributed import barrier, is_first
 from mlesam_training.encoded_dataset import EncodedDataset
 from mlesam_training.labeled_bags import BagOptions, prepare_bags
 from mlesam_training.labeled_dataset import FileDataset, LabeledDataset
-from mlesam_training.recipe import BagData, PublishedData, Recipe, StreetData
+from mlesam_training.recipe import BagData, FileData, Recipe, StreetData
 from mlesam_training.street_dataset import Report, prepare
 
 
@@ -74,8 +74,8 @@ def open_source(recipe: Recipe, config: MLESAMConfig) -> DataSplits:
     return DataSplits(train, held_out, augment, None, description)
 
 
-def open_published(data: PublishedData, model: dict[str, Any]) -> DataSplits:
-    """Open both splits of a published data set and check that every file exists.
+def open_files(data: FileData, model: dict[str, Any]) -> DataSplits:
+    """Open both splits of a data set in files and check that every file exists.
 
     Args:
         data: data set and splits.
@@ -87,35 +87,42 @@ def open_published(data: PublishedData, model: dict[str, Any]) -> DataSplits:
     """
     if not data.root:
         raise ConfigError(f"data.root is empty, so the folder of {data.kind} is unknown.", "Give it as --data.")
-    if data.options.get("protocol") == "anyseg" and (data.crops.jitter or data.crops.blur):
+    if not find_dataset(data.kind).may_recolor(data.options) and (data.crops.jitter or data.crops.blur):
         raise ConfigError(
-            "protocol anyseg keeps images at 0 … 255 and without augmentation.", "Set jitter and blur of crops to 0."
+            f"with these options the images of {data.kind} must not change their colors.",
+            "Set jitter and blur of crops to 0.",
         )
     options = {**data.options, "root": data.root}
     options |= {"modalities": tuple(model["modalities"])} if "modalities" in model else {}
     train, held_out = (open_dataset(data.kind, split, options) for split in (data.train, data.held_out))
-    description = " ".join(
-        [data.kind, data.held_out, *(f"{key}={value}" for key, value in sorted(data.options.items()))]
-    )
     size = model.get("image_size", MLESAMConfig.image_size)
-    return DataSplits(train, held_out, RandomCrops(data.crops, train, size), ResizeForEval(held_out, size), description)
+    crops = replace(data.crops, crop=data.crops.crop or size)
+    description = describe_options(data.kind, data.held_out, data.options)
+    return DataSplits(train, held_out, RandomCrops(crops, train, size), ResizeForEval(held_out, size), description)
 
 
-def verify_files(source: DataSplits, one_size: bool) -> None:
-    """Check every file of a published data set, so that a damaged file fails before the first step.
+def verify_files(source: DataSplits) -> None:
+    """Check every file of a data set in files, so that a damaged file fails before the first step.
+
+    Prints notes about the files and about classes that never occur.
 
     Args:
-        source: splits of a published data set.
-        one_size: whether all rows must have the same size, as for batches of several rows.
+        source: splits of a data set in files.
 
     Raises:
         DatasetError: a file is damaged, or its image differs in size from the labels.
         LabelError: a label outside the label space.
     """
+    notes: list[str] = []
     with _progress("checking every file") as report:
         for part, dataset in (("train", source.train), ("held_out", source.held_out)):
             if isinstance(dataset, FileDataset):
-                dataset.survey(report(part) if is_first() else None, one_size)
+                counts = dataset.survey(report(part) if is_first() else None)
+                notes += dataset.notes
+                absent = [name for name, pixels in zip(dataset.space.names, counts, strict=True) if not pixels]
+                notes += [f"no pixel of {', '.join(absent)} in {part.replace('_', ' ')}."] if absent else []
+    for note in notes if is_first() else ():
+        Console(stderr=True).print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> EncodedDataset:

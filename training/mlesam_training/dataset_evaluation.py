@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +31,8 @@ from mlesam_ros.corruptions import (
     protocol_scores,
     subsets,
 )
-from mlesam_ros.errors import CheckpointError
+from mlesam_ros.errors import CheckpointError, ConfigError
+from mlesam_ros.label_map import LabelMap, RawLabels, make_label_map
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.metrics import Confusion, Reliability
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
@@ -42,7 +43,7 @@ from mlesam_ros.preprocessing.preprocessors import image_settings, make_preproce
 from mlesam_ros.strict_yaml import check_choice
 from mlesam_ros.types import Modality
 from mlesam_training.augmentation import ResizeForEval
-from mlesam_training.datasets import open_dataset
+from mlesam_training.datasets import find_dataset, open_dataset
 from mlesam_training.distributed import all_reduce_sum, pick_device, processes, rank, world_size
 from mlesam_training.labeled_dataset import FileDataset, LabeledDataset
 from mlesam_training.trainer import autocast
@@ -83,6 +84,7 @@ class EvalConfig:
         report: called with (batches done, batches in total) of this process.
         temperatures: case → further divisor of its logits for the confidence; 1 where an entry is missing.
         fitted: rows that temperatures were fitted on, which the calibration leaves out.
+        label_map: map of the ground truth, which merges classes of the masks; None to merge none.
     """
 
     batch: int = 8
@@ -92,6 +94,7 @@ class EvalConfig:
     report: Callable[[int, int], None] | None = None
     temperatures: Mapping[Any, float] = field(default_factory=dict)
     fitted: Collection[int] = ()
+    label_map: LabelMap | None = None
 
 
 def evaluate(
@@ -126,6 +129,7 @@ def evaluate(
             for each, logits in predict(images, rows):
                 score, size = scores[each], ground_truth.shape[-2:]
                 predicted, *sure = most_likely(logits, size, (how.temperatures.get(each, 1.0), 1.0))
+                predicted = how.label_map.merge(predicted) if how.label_map else predicted
                 _count(score, dataset, rows, ground_truth.numpy(), predicted)
                 for histogram, confidence in zip((score.reliability, score.uncalibrated), sure, strict=True):
                     histogram.add(ground_truth.numpy()[new], predicted[new], confidence[new])
@@ -333,7 +337,7 @@ def robustness(model: MLESAM, dataset: LabeledDataset, how: EvalConfig) -> dict[
         dataset: held-out rows.
         how: see `EvalConfig`.
     """
-    modalities = model.config.modalities
+    modalities = tuple(m for m in model.config.modalities if m in dataset.modalities)
     return evaluate(corruption_predictor(model), dataset, modalities, all_corruptions(modalities), how)
 
 
@@ -370,13 +374,15 @@ class DatasetEvalConfig:
     """Data set and options of the evaluation of a checkpoint.
 
     Attributes:
-        name: one of `datasets.DATASETS`.
+        name: one of `datasets.dataset_names`, or a data file, see `recipe.load_data`.
         root: folder of the data set.
         split: name of the split in the data set.
         options: further arguments of the data set's class, such as weather or protocol.
         robustness: whether to evaluate the EMM, RMM and NM protocols as well.
         device: `auto`, `cpu` or `cuda`.
         precision: `fp32`, `bf16` (autocast), or `auto` for bf16 if the hardware multiplies in bf16.
+        raw_labels: description of ground truth that is not in the label space of the checkpoint: its `raw_space` is by
+            default the label space of the data set.
     """
 
     name: str
@@ -386,6 +392,7 @@ class DatasetEvalConfig:
     robustness: bool = False
     device: str = "auto"
     precision: str = "auto"
+    raw_labels: RawLabels = field(default_factory=RawLabels)
 
 
 def evaluate_checkpoint(
@@ -412,24 +419,45 @@ def evaluate_checkpoint(
     precision = pick_precision(request.precision, str(device))
     check_choice("precision", precision, ("fp32", "bf16"))
     config = MLESAMConfig.from_dict(describe_checkpoint(checkpoint)["config"])
+    available = find_dataset(request.name).available(request.options)
+    modalities = tuple(m for m in config.modalities if available is None or m in available)
+    if not modalities:
+        raise CheckpointError(f"{checkpoint} is of {', '.join(config.modalities)}, of which the data set has none.")
     dataset = open_dataset(
-        request.name, request.split, {**request.options, "root": request.root, "modalities": config.modalities}
+        request.name, request.split, {**request.options, "root": request.root, "modalities": modalities}
     )
     check_encoding(config, dataset)
+    label_map = _map_labels(dataset, config.label_space, request.raw_labels)
     dataset.survey()
     model = load_checkpoint(checkpoint, base_weights, label_space=dataset.space).to(device)
-    chosen = subsets(config.modalities)
-    words = " ".join(
-        [request.name, request.split, *(f"{key}={value}" for key, value in sorted(request.options.items()))]
-    )
+    chosen = subsets(modalities)
+    words = describe_options(request.name, request.split, request.options)
     with processes(device), track(len(dataset)) as report:
-        how = EvalConfig(1, precision, device, ResizeForEval(dataset, config.image_size), report)
-        scores = evaluate(subset_predictor(model, chosen), dataset, config.modalities, chosen, how)
+        fit = ResizeForEval(dataset, config.image_size)
+        how = EvalConfig(1, precision, device, fit, report, label_map=label_map)
+        scores = evaluate(subset_predictor(model, chosen), dataset, modalities, chosen, how)
         content, shown = to_json(scores, dataset.space, words), tables(scores, words)
         if request.robustness:
             found = summary(robustness(model, dataset, how))
             content, shown = content | found, [*shown, robustness_table(found)]
     return content, shown
+
+
+def describe_options(name: str, split: str, options: Mapping[str, Any]) -> str:
+    """Description of the rows of a split: its data set and the options that are words or numbers, but no patterns."""
+    words = {key: str(value) for key, value in sorted(options.items()) if isinstance(value, str | int | float)}
+    return " ".join([name, split, *(f"{key}={value}" for key, value in words.items() if "{" not in value)])
+
+
+def _map_labels(dataset: FileDataset, space: LabelSpace, raw: RawLabels) -> LabelMap | None:
+    """Map the labels of a data set to a label space; None without a description of raw labels."""
+    if not raw:
+        return None
+    if raw.palette is not None:
+        raise ConfigError("palette is for images of bags and folders; a data set has decoded its labels.", "Omit it.")
+    label_map = make_label_map(space, replace(raw, raw_space=raw.raw_space or dataset.space.to_dict()), merge=True)
+    dataset.relabel(label_map)
+    return label_map
 
 
 def check_encoding(config: MLESAMConfig, dataset: FileDataset) -> None:
@@ -440,7 +468,7 @@ def check_encoding(config: MLESAMConfig, dataset: FileDataset) -> None:
     Raises:
         CheckpointError: names the modality, both values and the remedy.
     """
-    for modality in config.modalities:
+    for modality in dataset.modalities:
         ours, theirs = config.preprocessors.get(modality), dataset.preprocessors.get(modality)
         if ours != theirs:
             raise CheckpointError(

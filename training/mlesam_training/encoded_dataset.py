@@ -32,7 +32,7 @@ from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import IGNORE, LabelSpace, load_label_space
 from mlesam_ros.preprocessing.base import Normalization, Preprocessor
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, Modality
-from mlesam_training.labeled_dataset import Blank
+from mlesam_training.labeled_dataset import Blank, Sample
 
 _MANIFEST, _CONDITIONS, _LABELS, _DONE = "manifest.json", "conditions.json", "labels.npy", "done.npy"
 _REMEDY = "Give another folder, or remove this one to make it again."
@@ -51,10 +51,12 @@ class EncodedDataset:
         manifest: content of `manifest.json`.
         images: modality → (N, 3, H, W) float16, memory-mapped.
         labels: (N, H, W) uint8.
-        space, modalities, preprocessors, normalization, blanks, sparse, square, names, conditions, fingerprint: see
-            `LabeledDataset`.
+        space, modalities, preprocessors, normalization, blanks, sparse, square, names, conditions, fingerprint,
+            one_size: see `LabeledDataset`.
         warnings: warnings of the encoding, one sentence each.
     """
+
+    one_size = True
 
     def __init__(self, folder: Path) -> None:
         """Open a folder.
@@ -101,6 +103,11 @@ class EncodedDataset:
         order = list(rows)
         images = {name: torch.from_numpy(self.images[name][order].astype(np.float32)) for name in modalities}
         return images, torch.from_numpy(self.labels[order])
+
+    def samples(self, rows: Sequence[int], modalities: Sequence[Modality]) -> list[Sample]:
+        """See `LabeledDataset`."""
+        images, labels = self.batch(rows, modalities)
+        return [({m: image[b : b + 1] for m, image in images.items()}, labels[b : b + 1]) for b in range(len(labels))]
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
         """(classes,) labeled pixels per class.

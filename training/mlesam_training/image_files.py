@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of images, arrays and lists of published data sets, and of image sizes from file headers."""
+"""Reading of images, arrays and lists of data sets, and of image sizes from file headers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import ExifTags, Image
 
 from mlesam_ros.errors import DatasetError
 
@@ -29,15 +30,31 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     return image
 
 
-def read_image_bgr(path: Path) -> npt.NDArray[Any]:
-    """Read a PNG in the channel order of OpenCV, the inverse of `cv2.imwrite`.
+def read_color(path: Path) -> npt.NDArray[Any]:
+    """Read an image of any format in color, upright by its EXIF orientation and without alpha.
+
+    Returns:
+        (H, W, 3) RGB, uint8 or uint16.
+
+    Raises:
+        DatasetError: see `read_image`.
+    """
+    return read_image_bgr(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1]
+
+
+def read_image_bgr(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> npt.NDArray[Any]:
+    """Read an image in the channel order of OpenCV, the inverse of `cv2.imwrite`.
+
+    Args:
+        path: the file.
+        flags: of `cv2.imdecode`.
 
     Raises:
         DatasetError: see `read_image`.
     """
     try:
         data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+        image = cv2.imdecode(data, flags) if len(data) else None
     except (OSError, cv2.error) as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
     if image is None:
@@ -121,16 +138,20 @@ def require_folder(root: Path, inside: str, what: str) -> Path:
 Shape = tuple[int, int]
 _END = b"IEND\xaeB`\x82"
 """Last bytes of a PNG: type and checksum of the empty IEND chunk (ISO/IEC 15948, 11.2.5)."""
-_TAIL = 64
+_JPEG_END = b"\xff\xd9"
+_TAIL, _HEAD = 64, 65_536
+_EXIF_CHUNK = b"eXIf"
+_TURNED = (5, 6, 7, 8)
+"""EXIF orientations that exchange width and height (CIPA DC-008, 4.6.4)."""
 
 
 def stored_shape(path: Path) -> Shape | None:
-    """(height, width) of a PNG, .npy or .npz file from its header; None for other files.
+    """(height, width) of an image, .npy or .npz file from its header; None for other files.
 
     Raises:
         DatasetError: the file is missing, truncated, or does not match its suffix.
     """
-    read = _READERS.get(path.suffix)
+    read = _READERS.get(path.suffix.lower())
     try:
         return read(path) if read else None
     except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
@@ -142,10 +163,26 @@ def stored_shape(path: Path) -> Shape | None:
 def _png(path: Path) -> Shape:
     size = png_size(path)
     with path.open("rb") as file:
+        head = file.read(_HEAD)
         file.seek(-min(_TAIL, path.stat().st_size), 2)
         if _END not in file.read():
             raise ValueError("it has no end")
-    return size
+    return _image(path) if _EXIF_CHUNK in head else size
+
+
+def _jpeg(path: Path) -> Shape:
+    with path.open("rb") as file:
+        file.seek(-min(_HEAD, path.stat().st_size), 2)
+        if _JPEG_END not in file.read():
+            raise ValueError("it has no end")
+    return _image(path)
+
+
+def _image(path: Path) -> Shape:
+    """(height, width) of an image, upright by its EXIF orientation."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _npy(path: Path) -> Shape:
@@ -167,4 +204,9 @@ def _hdf5(path: Path) -> None:
     h5py.File(path, "r").close()
 
 
-_READERS: dict[str, Callable[[Path], Shape | None]] = {".png": _png, ".npy": _npy, ".npz": _npz, ".h5": _hdf5}
+_READERS: dict[str, Callable[[Path], Shape | None]] = {
+    ".png": _png, ".npy": _npy, ".npz": _npz, ".h5": _hdf5, ".jpg": _jpeg, ".jpeg": _jpeg,
+    **dict.fromkeys((".bmp", ".ppm", ".tif", ".tiff", ".webp"), _image),
+}  # fmt: skip
+IMAGE_SUFFIXES = tuple(suffix for suffix, read in _READERS.items() if read in (_png, _jpeg, _image))
+ARRAY_SUFFIXES = (".npy", ".npz")

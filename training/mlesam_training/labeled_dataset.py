@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interface of labeled data sets, and the base class of published data sets in files."""
+"""Interface of labeled data sets, and the base class of data sets in files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from mlesam_ros.errors import DatasetError, LabelError
-from mlesam_ros.labels import IGNORE, LabelSpace, check_not_palette
+from mlesam_ros.label_map import LabelMap
+from mlesam_ros.labels import IGNORE, ForeignLabelError, LabelSpace, check_not_palette
 from mlesam_ros.preprocessing.base import Normalization
 from mlesam_ros.types import Modality
 from mlesam_training.image_files import stored_shape
@@ -27,6 +28,8 @@ from mlesam_training.image_files import stored_shape
 Image = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 Blank = tuple[float, float, float]
+Sample = tuple[dict[Modality, Tensor], Tensor]
+"""Modality → (1, 3, H, W) float32 normalized, and the labels (1, H, W) uint8."""
 Progress = Callable[[int, int], None]
 """Called with (rows done, rows in total)."""
 
@@ -74,8 +77,15 @@ class LabeledDataset(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 of the inputs that determine the rows. A run resumes only with an equal fingerprint."""
 
+    @property
+    def one_size(self) -> bool:
+        """Whether all rows have the same size, as `batch` requires."""
+
     def __len__(self) -> int:
         """Number of rows."""
+
+    def samples(self, rows: Sequence[int], modalities: Sequence[Modality]) -> list[Sample]:
+        """Read rows, which may differ in size."""
 
     def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
         """Read rows: modality → (B, 3, H, W) float32 normalized, and the labels (B, H, W) uint8."""
@@ -101,9 +111,12 @@ class ModalityFormat:
     blank: Blank = (0.0, 0.0, 0.0)
 
     def normalized(self, values: npt.NDArray[np.generic]) -> Image:
-        """Normalize (H, W, 3) values to a (3, H, W) float32 image."""
+        """Normalize (H, W, 3) values to a (3, H, W) float32 image; in a sparse one, NaN becomes 0."""
         mean, std = (np.array(s, np.float32)[:, None, None] for s in self.normalization)
-        return np.ascontiguousarray((values.transpose(2, 0, 1).astype(np.float32) - mean) / std)
+        image = np.ascontiguousarray((values.transpose(2, 0, 1).astype(np.float32) - mean) / std)
+        if self.sparse:
+            image[:, np.isnan(image).any(axis=0)] = 0
+        return image
 
 
 def published(
@@ -134,9 +147,19 @@ _PNG_HEAD_BYTES = 26  # bytes of a PNG up to its color type
 
 
 class FileDataset(ABC):
-    """Base class of a published data set in its own layout; implements `LabeledDataset`."""
+    """Base class of a data set in files; implements `LabeledDataset`.
+
+    A data set is one module with a subclass, registered as its `DATASET`; see `mlesam_training.datasets`.
+
+    Attributes:
+        square: see `LabeledDataset`.
+        indexed_labels: whether label images may be palette images.
+        notes: doubts about the files, one sentence each.
+    """
 
     square: ClassVar[bool] = False
+    indexed_labels: ClassVar[bool] = False
+    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -165,7 +188,8 @@ class FileDataset(ABC):
         self.names = [entry.name for entry in self.entries]
         self.conditions = [entry.conditions for entry in self.entries]
         self._counts: npt.NDArray[np.int64] | None = None
-        self._content = ""
+        self._content, self._sizes = "", 0
+        self._relabel: LabelMap | None = None
         _check_present(self.entries)
 
     def __len__(self) -> int:
@@ -180,6 +204,16 @@ class FileDataset(ABC):
         self.survey()
         rules = [type(self).__name__, self.space.to_dict(), sorted(map(repr, self.formats.items())), self.names]
         return hashlib.sha256(json.dumps([*rules, self._content]).encode()).hexdigest()
+
+    @classmethod
+    def may_recolor(cls, options: Mapping[str, Any]) -> bool:
+        """Whether images may be blurred and change their colors in training."""
+        return True
+
+    @classmethod
+    def available(cls, options: Mapping[str, Any]) -> tuple[Modality, ...] | None:
+        """Modalities that the data set has with some options; None for those that the class checks itself."""
+        return None
 
     @abstractmethod
     def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
@@ -213,11 +247,38 @@ class FileDataset(ABC):
         Raises:
             LabelError: a label outside the label space; names the file and the values.
         """
-        with entry.files[LABELS].open("rb") as file:
-            check_not_palette(file.read(_PNG_HEAD_BYTES), str(entry.files[LABELS]))
+        source = str(entry.files[LABELS])
+        if not self.indexed_labels:
+            with entry.files[LABELS].open("rb") as file:
+                check_not_palette(file.read(_PNG_HEAD_BYTES), source)
         labels = self.labels(entry)
-        self.space.check(labels, str(entry.files[LABELS]))
+        if self._relabel is not None:
+            return self._relabel.of_ids(labels, source)
+        self.space.check(labels, source)
         return labels
+
+    def relabel(self, label_map: LabelMap) -> None:
+        """Map the labels to another label space from now on."""
+        self._relabel, self.space = label_map, label_map.space
+        self._counts = None
+
+    @property
+    def one_size(self) -> bool:
+        """See `LabeledDataset`. The first call reads every label."""
+        self.survey()
+        return self._sizes == 1
+
+    def samples(self, rows: Sequence[int], modalities: Sequence[Modality]) -> list[Sample]:
+        """See `LabeledDataset`.
+
+        Raises:
+            DatasetError, LabelError: see `sample`.
+        """
+        read = self._pool.map(lambda row: self.sample(row, modalities), rows)
+        return [
+            ({m: torch.from_numpy(image)[None] for m, image in images.items()}, torch.from_numpy(labels)[None])
+            for images, labels in read
+        ]
 
     def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
         """Read rows: modality → (B, 3, H, W) float32 normalized, and the labels (B, H, W) uint8.
@@ -225,16 +286,16 @@ class FileDataset(ABC):
         Raises:
             DatasetError: see `sample`; or the rows differ in size.
         """
-        samples = list(self._pool.map(lambda row: self.sample(row, modalities), rows))
+        samples = self.samples(rows, modalities)
         paths = dict[Any, list[Path]]()
         for row, (_, labels) in zip(rows, samples, strict=True):
-            paths.setdefault(labels.shape, []).append(self.entries[row].files[LABELS])
+            paths.setdefault(tuple(labels.shape[1:]), []).append(self.entries[row].files[LABELS])
         if len(paths) > 1:
             raise _other_size(paths)
-        images = {m: torch.from_numpy(np.stack([found[m] for found, _ in samples])) for m in modalities}
-        return images, torch.from_numpy(np.stack([labels for _, labels in samples]))
+        images = {m: torch.cat([found[m] for found, _ in samples]) for m in modalities}
+        return images, torch.cat([labels for _, labels in samples])
 
-    def survey(self, report: Progress | None = None, one_size: bool = False) -> npt.NDArray[np.int64]:
+    def survey(self, report: Progress | None = None) -> npt.NDArray[np.int64]:
         """Check all files of the data set. The result is cached.
 
         Labels are decoded completely. Of other files only the header and, for a PNG, the end are read: other damage is
@@ -242,48 +303,53 @@ class FileDataset(ABC):
 
         Args:
             report: progress callback.
-            one_size: whether all rows must have the same size, as in a batch.
 
         Returns:
             (classes,) labeled pixels per class.
 
         Raises:
-            DatasetError: a file cannot be read or is truncated, or an image differs in size from its labels or, with
-                `one_size`, labels from those of the other rows.
-            LabelError: a label outside the label space, or no labeled pixel in the data set.
+            DatasetError: a file cannot be read or is truncated, or an image differs in size from its labels.
+            ForeignLabelError: labels outside the label space, of all files.
+            LabelError: no labeled pixel in the data set.
         """
         if self._counts is not None:
             return self._counts
-        counts, paths, content = np.zeros(IGNORE + 1, np.int64), dict[Any, list[Path]](), hashlib.sha256()
-        found = self._pool.map(self._surveyed, self.entries)
-        for done, (row, size, digest) in enumerate(found):
-            counts += row
-            content.update(digest)
-            paths.setdefault(size, []).append(self.entries[done].files[LABELS])
+        counts, sizes, content = np.zeros(IGNORE + 1, np.int64), set[Any](), hashlib.sha256()
+        foreign: list[ForeignLabelError] = []
+        for done, found in enumerate(self._pool.map(self._surveyed, self.entries)):
+            if isinstance(found, ForeignLabelError):
+                foreign.append(found)
+            else:
+                counts += found[0]
+                sizes.add(found[1])
+                content.update(found[2])
             if report:
                 report(done + 1, len(self))
-        if one_size and len(paths) > 1:
-            raise _other_size(paths)
+        if foreign:
+            raise foreign[0].merged(foreign[1:])
         if not counts[: len(self.space)].any():
             raise LabelError(
                 f"all {len(self)} label images have no labeled pixel, such as {self.entries[0].files[LABELS]}."
             )
-        self._counts, self._content = counts[: len(self.space)], content.hexdigest()
+        self._counts, self._content, self._sizes = counts[: len(self.space)], content.hexdigest(), len(sizes)
         return self._counts
 
-    def _surveyed(self, entry: SampleFiles) -> tuple[npt.NDArray[np.int64], Any, bytes]:
+    def _surveyed(self, entry: SampleFiles) -> tuple[npt.NDArray[np.int64], Any, bytes] | ForeignLabelError:
         """Check the files of a row.
 
         Returns:
             (256,) pixels per label, (height, width) of the labels, and the SHA-256 of the labels and of the sizes in
-            bytes of the other files.
+            bytes of the other files; or the error about labels outside the label space.
         """
         shapes = {path: stored_shape(path) for path in entry.files.values()}
         wanted, equal = shapes[entry.files[LABELS]], set(self.same_size(entry))
         for path, shape in shapes.items():
             if path in equal and shape not in (None, wanted):
                 raise DatasetError(_unequal(path, shape, entry, wanted))
-        labels = self.checked_labels(entry)
+        try:
+            labels = self.checked_labels(entry)
+        except ForeignLabelError as error:
+            return error
         sizes = [entry.files[name].stat().st_size for name in sorted(entry.files) if name != LABELS]
         digest = hashlib.sha256(json.dumps([labels.shape, sizes]).encode() + labels.tobytes()).digest()
         return np.bincount(labels.ravel(), minlength=IGNORE + 1), labels.shape, digest
@@ -307,7 +373,7 @@ def _other_size(paths: Mapping[Any, Sequence[Path]]) -> DatasetError:
     )
     return DatasetError(
         f"{rare}, {common}; a batch needs images of one size.",
-        "Bring the images to one size, or set accumulate to batch, which takes them one by one.",
+        "Read them by samples, or one by one.",
     )
 
 
@@ -326,4 +392,9 @@ def _check_present(entries: Sequence[SampleFiles]) -> None:
     wanted = [path for entry in entries for path in entry.files.values()]
     missing = [path for path in wanted if not path.is_file()]
     if missing:
-        raise DatasetError(f"{missing[0]} is missing, as are {len(missing) - 1} more of {len(wanted)} files.")
+        first, folder = missing[0], missing[0].parent
+        near = sorted(path.name for path in folder.iterdir() if first.stem in path.name) if folder.is_dir() else []
+        raise DatasetError(
+            f"{first} is missing, as are {len(missing) - 1} more of {len(wanted)} files.",
+            f"{folder} has {near[0]}." if near else "",
+        )

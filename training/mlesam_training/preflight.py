@@ -130,7 +130,7 @@ def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSp
     Args:
         recipe: recipe with its length in steps.
         stage: stage to check; its model is moved to the device.
-        source: splits of a published data set.
+        source: splits of a data set in files.
 
     Raises:
         ConfigError: the GPU has too little memory for a step.
@@ -142,15 +142,20 @@ def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSp
         Console(stderr=True, highlight=False).print(summary(recipe, source, needed), soft_wrap=True)
     if needed and device.type == "cuda":
         check_gpu_memory(needed, torch.cuda.get_device_properties(device).total_memory)
-    verify_files(source, one_size=recipe.batch > recipe.accumulate)
+    verify_files(source)
     source.augment(*source.train.batch([0], stage.inputs), torch.Generator().manual_seed(recipe.seed), 0.0)
-    rows = range(min(recipe.batch // recipe.accumulate, len(source.held_out)))
+    rows = range(min(evaluation_batch(recipe, source), len(source.held_out)))
     images, ground_truth = source.held_out.batch(rows, stage.inputs)
     images = source.fit(images, ground_truth)[0] if source.fit else images
     stage.model.eval().to(device)
     with torch.inference_mode(), autocast(recipe.precision, device):
         for _ in stage.predict({name: image.to(device) for name, image in images.items()}, rows):
             continue
+
+
+def evaluation_batch(recipe: Recipe, source: DataSplits) -> int:
+    """Held-out rows per batch of an evaluation: one where they differ in size."""
+    return recipe.batch // recipe.accumulate if source.held_out.one_size else 1
 
 
 def needed_bytes(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits) -> int:

@@ -20,8 +20,8 @@ from mlesam_ros.files import expand_path
 from mlesam_ros.simulation.style import PLAIN_STYLE, STYLES
 from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
 from mlesam_ros.strict_yaml import check_choice, read_yaml
-from mlesam_ros.types import MODALITIES, NODE
-from mlesam_training.datasets import DATASETS
+from mlesam_ros.types import CAMERA, MODALITIES, NODE
+from mlesam_training.datasets import dataset_names, dataset_options
 
 T = TypeVar("T")
 PathText = Annotated[str, expand_path]
@@ -41,6 +41,8 @@ def from_mapping(kind: type[T], content: Any, where: str) -> T:
     """
     if not isinstance(content, dict):
         raise ConfigError(f"{where} is {content!r}; it must be a mapping.")
+    if prepared := getattr(kind, "prepared", None):
+        content = prepared(content, where)
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for key in content:
         check_choice(f"{where}: key", key, known)
@@ -102,10 +104,10 @@ CHECKPOINTING = (NONE, BLOCKS)
 
 @dataclass(frozen=True)
 class CropRecipe:
-    """Options of `RandomCrops`.
+    """Options of `RandomCrops`. The defaults are those of the published recipes of DELIVER.
 
     Attributes:
-        crop: height and width of the crop, the input size of the network in training.
+        crop: height and width of the crop, the input size of the network in training; 0 for the model's `image_size`.
         scales: smallest and largest scale; at 1 an image has its evaluation size, see `full_size`.
         flip: probability of a horizontal flip.
         jitter: probability of color jitter: brightness, contrast and saturation of the camera, each by 0.5 … 1.5.
@@ -114,31 +116,32 @@ class CropRecipe:
         sigma: standard deviation of the blur in pixels; None for a random value in 0 … 1.
     """
 
-    crop: int
-    scales: tuple[float, float]
-    flip: float
-    jitter: float
-    blur: float
-    blurred: tuple[str, ...]
-    sigma: float | None
+    crop: int = 0
+    scales: tuple[float, float] = (0.5, 2.0)
+    flip: float = 0.5
+    jitter: float = 0.2
+    blur: float = 0.2
+    blurred: tuple[str, ...] = (CAMERA,)
+    sigma: float | None = 0.8
 
 
 @dataclass(frozen=True)
-class PublishedData:
-    """A published data set. The model sets the modalities; the data set sets preprocessors, statistics and label space.
+class FileData:
+    """A data set in files. The model sets the modalities; the data set sets preprocessors, statistics and label space.
 
     Attributes:
-        kind: name of the data set, one of `datasets.DATASETS`.
+        kind: name of the data set, one of `datasets.dataset_names`.
         crops: augmentation; the image size at scale 1 and in evaluation follows from the model's `image_size`.
         root: folder of the data set; `mlesam train --data`.
         train, held_out: two of its splits.
-        options: further arguments of the data set's class, such as weather, source or protocol.
+        options: further arguments of the data set's class, such as weather, source or protocol. In YAML they may stand
+            beside the other keys.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = DATASETS
+    kinds: ClassVar[tuple[str, ...]] = dataset_names()
 
     kind: str
-    crops: CropRecipe
+    crops: CropRecipe = field(default_factory=CropRecipe)
     root: PathText = ""
     train: str = "train"
     held_out: str = "val"
@@ -157,6 +160,24 @@ class PublishedData:
                 f"options has {taken[0]}.", "Set data.root, model.modalities, data.train or data.held_out instead."
             )
         _check_crops(self.crops)
+
+    @classmethod
+    def prepared(cls, content: dict[str, Any], where: str) -> dict[str, Any]:
+        """Move the options that stand beside the other keys to `options`.
+
+        Raises:
+            ConfigError: a key is neither, or is given twice.
+        """
+        own = [f.name for f in fields(cls)]
+        beside = {key: value for key, value in content.items() if key not in own}
+        given = content.get("options", {})
+        if not beside or not isinstance(given, dict) or "kind" not in content:
+            return content
+        for key in beside:
+            check_choice(f"{where}: key", key, [*own, *dataset_options(content["kind"])])
+            if key in given:
+                raise ConfigError(f"{where} has {key} in options and beside it.", "Give it once.")
+        return {**{key: value for key, value in content.items() if key in own}, "options": {**given, **beside}}
 
 
 @dataclass(frozen=True)
@@ -231,7 +252,8 @@ def _real_paths(bag: str) -> list[str]:
 
 
 def _check_crops(crops: CropRecipe) -> None:
-    _check_side("crop", crops.crop)
+    if crops.crop:
+        _check_side("crop", crops.crop)
     if not 0 < crops.scales[0] <= crops.scales[1]:
         raise ConfigError(f"scales is {list(crops.scales)}; it must be two factors above 0, the smaller one first.")
     for name in ("flip", "jitter", "blur"):
@@ -382,7 +404,7 @@ class Recipe:
     """
 
     stage: str
-    data: StreetData | PublishedData | BagData
+    data: StreetData | FileData | BagData
     model: dict[str, Any]
     steps: int = 0
     epochs: int = 0
@@ -456,7 +478,7 @@ class Recipe:
         heights, data = self.augmentation.heights, self.data
         if not heights:
             return
-        if isinstance(data, PublishedData):
+        if isinstance(data, FileData):
             raise ConfigError(f"augmentation.heights is for streets and bags; crops cuts {data.kind}.", "Leave it out.")
         size = data.size if isinstance(data, StreetData) else data.size[0]
         if max(heights) > size:
@@ -468,7 +490,7 @@ MUTABLE_KEYS = (
     "teacher", "robustness", "validate_every", "data.folder", "data.processes", "data.root", "data.held_out",
     "data.kind", "epochs", "warmup_epochs",
 )  # fmt: skip
-"""Keys that may differ between a run and its resumption. A published data set is identified by its fingerprint, and the
+"""Keys that may differ between a run and its resumption. A data set in files is identified by its fingerprint, and the
 length of a run is compared in steps."""
 
 
@@ -479,13 +501,32 @@ def load_recipe(path: str | Path) -> Recipe:
         ConfigError: a file is missing or not YAML, or a key or value is not accepted.
     """
     recipe = from_mapping(Recipe, read_yaml(path, "recipe"), f"recipe {path}")
-    data = recipe.data
+    return replace(recipe, data=_beside(recipe.data, path))
+
+
+def load_data(path: str | Path) -> StreetData | FileData | BagData:
+    """Read the data set of a YAML file with the key `data` of a recipe, and any of its other keys.
+
+    Raises:
+        ConfigError: see `load_recipe`.
+    """
+    content, where = read_yaml(path, "data file"), f"data file {path}"
+    if not isinstance(content, dict) or "data" not in content:
+        raise ConfigError(f"{where} has no key data.", "Indent the keys of the data set below data.")
+    for key in content:
+        check_choice(f"{where}: key", key, [f.name for f in fields(Recipe)])
+    data: StreetData | FileData | BagData = _value(get_type_hints(Recipe)["data"], content["data"], f"{where}: data")
+    return _beside(data, path)
+
+
+def _beside(data: StreetData | FileData | BagData, path: str | Path) -> StreetData | FileData | BagData:
+    """Resolve and check the parameter file of bags, which is relative to the recipe."""
     if not isinstance(data, BagData):
-        return recipe
+        return data
     if data.params is not None:
         data = replace(data, params=str(Path(path).absolute().parent / data.params))
     data.description()
-    return replace(recipe, data=data)
+    return data
 
 
 def scheduled(recipe: Recipe, rows: int) -> Recipe:

@@ -26,7 +26,7 @@ from mlesam_ros.model.model_config import MLESAMConfig, subset_name
 from mlesam_ros.preprocessing.base import EVENT_WINDOW
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, image_settings, make_preprocessors
 from mlesam_ros.types import AUTO, EVENT
-from mlesam_training.data_config import DataSplits, open_published, open_source
+from mlesam_training.data_config import DataSplits, open_files, open_source
 from mlesam_training.dataset_evaluation import (
     EvalConfig,
     Score,
@@ -40,8 +40,8 @@ from mlesam_training.dataset_evaluation import (
 )
 from mlesam_training.distributed import barrier, is_first, pick_device, processes
 from mlesam_training.labeled_dataset import LabeledDataset
-from mlesam_training.preflight import preflight
-from mlesam_training.recipe import BLOCKS, BagData, PublishedData, Recipe, StreetData, load_recipe, scheduled
+from mlesam_training.preflight import evaluation_batch, preflight
+from mlesam_training.recipe import BLOCKS, BagData, FileData, Recipe, StreetData, load_recipe, scheduled
 from mlesam_training.stages import ExpertStage, PretrainStage
 from mlesam_training.temperature import fit_temperatures
 from mlesam_training.trainer import STATE, check_tensorboard, checkpoint_blocks, run
@@ -83,17 +83,17 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_tensorboard(recipe)
     data = recipe.data
-    published = open_published(data, recipe.model) if isinstance(data, PublishedData) else None
-    config, out = model_config(recipe, published), expand_path(out)
+    files = open_files(data, recipe.model) if isinstance(data, FileData) else None
+    config, out = model_config(recipe, files), expand_path(out)
     with exclusive_folder(out, "training") if is_first() else nullcontext(), processes(pick_device(recipe.device)):
         torch.manual_seed(recipe.seed)
         stage = make_stage(recipe, config)  # first: report wrong weights before hours of rendering
-        source = published or open_source(recipe, config)
+        source = files or open_source(recipe, config)
         if isinstance(stage, ExpertStage):
             stage.blanks = source.train.blanks
         recipe = scheduled(recipe, len(source.train))
-        if published:
-            preflight(recipe, stage, published)
+        if files:
+            preflight(recipe, stage, files)
         stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
         if is_first() and not (resume and (out / STATE).exists()):
             (out / VALIDATION).unlink(missing_ok=True)
@@ -110,20 +110,20 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
     return Result(path, out / EVALUATION, scores)
 
 
-def model_config(recipe: Recipe, published: DataSplits | None = None) -> MLESAMConfig:
+def model_config(recipe: Recipe, files: DataSplits | None = None) -> MLESAMConfig:
     """Model configuration of a recipe, with explicit preprocessors, settings and statistics.
 
     Args:
         recipe: recipe of the run.
-        published: published data set, which sets preprocessors, statistics and label space; None for other data.
+        files: data set in files, which sets preprocessors, statistics and label space; None for other data.
 
     Raises:
         ConfigError: a key, backbone, modality or preprocessor is unknown or contradicts the data set.
     """
     if "temperatures" in recipe.model:
         raise ConfigError("model has temperatures, which training fits.", "Take temperatures out of model.")
-    if published is not None:
-        return _published_config(recipe, published)
+    if files is not None:
+        return _files_config(recipe, files)
     config = MLESAMConfig.from_dict(recipe.model)
     size = recipe.data.size if isinstance(recipe.data, StreetData) else max(recipe.data.size)  # type: ignore[union-attr]
     if recipe.model.get("image_size", size) != size:
@@ -169,9 +169,9 @@ def _with_events(config: MLESAMConfig, event: EventParameters) -> MLESAMConfig:
     return replace(config, preprocessors=preprocessors, settings={**config.settings, EVENT: settings})
 
 
-def _published_config(recipe: Recipe, published: DataSplits) -> MLESAMConfig:
-    data, dataset = recipe.data, published.train
-    assert isinstance(data, PublishedData)
+def _files_config(recipe: Recipe, files: DataSplits) -> MLESAMConfig:
+    data, dataset = recipe.data, files.train
+    assert isinstance(data, FileData)
     for key in ("label_space", "preprocessors", "normalization", "settings"):
         if key in recipe.model:
             raise ConfigError(f"model has {key}; with {data.kind} the data set decides.", f"Take {key} out of model.")
@@ -257,7 +257,7 @@ def _evaluate(
 
 
 def _how(recipe: Recipe, source: DataSplits) -> EvalConfig:
-    return EvalConfig(recipe.batch // recipe.accumulate, recipe.precision, pick_device(recipe.device), source.fit)
+    return EvalConfig(evaluation_batch(recipe, source), recipe.precision, pick_device(recipe.device), source.fit)
 
 
 def _write_weights(

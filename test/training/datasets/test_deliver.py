@@ -2,7 +2,6 @@
 """DELIVER: the street in its layout equals the simulation; errors name file and value."""
 
 import shutil
-from importlib import import_module
 
 import cv2
 import numpy as np
@@ -11,14 +10,11 @@ import torch
 
 from mlesam_ros.errors import ConfigError, DatasetError, LabelError
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS, encode, make_preprocessors
-from mlesam_ros.resources import resource_path
 from mlesam_ros.simulation.export import write_deliver_scene
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
-from mlesam_training.datasets import DATASETS, open_dataset
+from mlesam_training.datasets import open_dataset
 from mlesam_training.datasets.deliver import Deliver
-from mlesam_training.labeled_dataset import FileDataset
-from mlesam_training.recipe import load_recipe
 
 SIZE = (64, 80)
 SCENES = [("sun", "none", "val"), ("rain", "eventlowres", "val"), ("night", "motionblur", "train")]
@@ -209,21 +205,5 @@ def test_unsupported_export_is_refused(tmp_path):
 # open_dataset
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "word"),
-    [("delivery", {"root": "x"}, "did you mean deliver"), ("deliver", {"roots": "x"}, "did you mean root"),
-     ("deliver", {}, "lacks root"), ("deliver", {"root": "nowhere"}, "nowhere")],
-)  # fmt: skip
-def test_open_dataset_names_the_error(name, options, word):
-    with pytest.raises((ConfigError, DatasetError), match=word):
-        open_dataset(name, "val", options)
-
-
 def test_open_dataset_opens_deliver(written, val):
     assert open_dataset("deliver", "val", {"root": str(written)}).names == val.names
-
-
-@pytest.mark.parametrize("name", DATASETS)
-def test_every_module_has_a_data_set_and_a_recipe(name):
-    assert issubclass(import_module(f"mlesam_training.datasets.{name}").DATASET, FileDataset)
-    assert load_recipe(resource_path(f"config/training/{name}.yaml")).data.kind == name

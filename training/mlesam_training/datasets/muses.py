@@ -267,6 +267,11 @@ class Muses(FileDataset):
         raw = any(entry.files[m].suffix == _RAW_SUFFIX.get(m) for entry in entries for m in modalities)
         self._raw = RawMuses(self.root / "calib.json") if raw else None
 
+    @classmethod
+    def may_recolor(cls, options: Mapping[str, Any]) -> bool:
+        """See `FileDataset`: not in `anyseg`, whose images stay at 0 … 255."""
+        return options.get("protocol") != "anyseg"
+
     def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
         """See `FileDataset`."""
         if self.protocol == "anyseg":
@@ -286,9 +291,8 @@ class Muses(FileDataset):
         if modality == CAMERA:
             return self.formats[modality].normalized(scale_to_unit(three_channels(read_image(path))))
         values = read_projected(path, modality)
-        image = self.formats[modality].normalized(values)
-        image[:, ~values.any(axis=2)] = 0
-        return image
+        values[~values.any(axis=2)] = np.nan
+        return self.formats[modality].normalized(values)
 
     def labels(self, entry: SampleFiles) -> Labels:
         """See `FileDataset`."""
