@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What attacks came to, added up.
 
-python test/fuzz/figures.py build/fuzz/*.jsonl         # of several runs, as a table for docs/reliability.md
+python test/fuzz/figures.py build/fuzz/*.jsonl         # of several runs, as a table
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-ROW = "| {target} | {cases:,} | {refused:,} | {slowest_s:.3f} | {gulp_mib:.1f} |"
-HEAD = "| what | cases | refused | slowest, s of CPU | largest, MiB |"
+ROW = "| {target} | {cases:,} | {refused:,} | {cpu_s:,.0f} | {slowest_s:.3f} | {grown_mib:.1f} | {gulp_mib:.1f} |"
+HEAD = "| what | cases | refused | CPU, s | slowest, s of CPU | growth, MiB | one case, MiB |"
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -39,7 +39,7 @@ def _row(target: str, some: list[dict[str, Any]]) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
-    return "\n".join([HEAD, "|---" + "|---:" * 4 + "|", *(ROW.format(**row) for row in rows)])
+    return "\n".join([HEAD, "|---" + "|---:" * 6 + "|", *(ROW.format(**row) for row in rows)])
 
 
 if __name__ == "__main__":
