@@ -12,25 +12,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 from PIL import Image
 
 from mlesam_ros.coco import read_coco
-from mlesam_ros.errors import ConfigError, LabelError, MlesamError
-from mlesam_ros.evaluation.ground_truth import Labels, decode_labels
+from mlesam_ros.errors import ConfigError, ImageError, LabelError
 from mlesam_ros.evaluation.label_folder import CLASSES, IMAGES, LABELS, write_splits
 from mlesam_ros.evaluation.proposals import BACKGROUND, CLASS_IMAGES, LABEL_MAP, encode_png, write_file
 from mlesam_ros.files import detect_file_type
-from mlesam_ros.labels import IGNORE, LabelSpace, load_label_space
+from mlesam_ros.label_map import Color, LabelMap, Labels
+from mlesam_ros.labels import IGNORE, ForeignLabelError, LabelSpace, load_label_space
 from mlesam_ros.preprocessing.images import check_declared_size
-from mlesam_ros.types import CompressedImage
 
 _TASK_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 """Prefix that Label Studio puts before the names of uploaded files."""
-_GRAYSCALE_TYPE, _COLOR_TYPE_BYTE, _BIT_DEPTH_BYTE = 0, 25, 24
-"""Of a PNG (ISO/IEC 15948, 11.2.2)."""
-_MAX_LISTED = 5
+_COLOR_TYPE_BYTE, _GRAY_TYPES = 25, (b"\x00", b"\x04")
+"""Of a PNG (ISO/IEC 15948, 11.2.2): gray, and gray with alpha."""
 
 
 @dataclass(frozen=True)
@@ -172,18 +168,17 @@ def _read_pngs(source: Path, space: LabelSpace, frames: _Frames) -> dict[str, La
     return found
 
 
-def _read_label_map(inside: Path, source: Path, space: LabelSpace) -> dict[int, int]:
-    """Color as 0xrrggbb → class id: of `labelmap.txt` in a folder of masks or beside it, else of the label space.
+def _read_label_map(inside: Path, source: Path, space: LabelSpace) -> dict[Color, int]:
+    """Color → class id: of `labelmap.txt` in a folder of masks or beside it, else of the label space.
 
     Raises:
         LabelError: the file is malformed.
     """
-    default = {(0, 0, 0): IGNORE, **{color: label for label, color in enumerate(space.colors)}}
     path = next((at / LABEL_MAP for at in (inside, inside.parent, source) if (at / LABEL_MAP).is_file()), None)
     if path is None:
-        return {_packed(color): label for color, label in default.items()}
+        return {(0, 0, 0): IGNORE, **{color: label for label, color in enumerate(space.colors)}}
     ids = {BACKGROUND: IGNORE, **{name: label for label, name in enumerate(space.names)}}
-    found = {0: IGNORE}
+    found: dict[Color, int] = {(0, 0, 0): IGNORE}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
@@ -192,55 +187,29 @@ def _read_label_map(inside: Path, source: Path, space: LabelSpace) -> dict[int, 
         if len(values) != 3 or not all(value.strip().isdecimal() and int(value) < 256 for value in values):
             raise LabelError(f"{path} has the line {line[:80]!r}.", "Write NAME:RED,GREEN,BLUE:: in each line.")
         if name in ids:
-            found[_packed(tuple(map(int, values)))] = ids[name]
+            red, green, blue = map(int, values)
+            found[red, green, blue] = ids[name]
     return found
 
 
-def _packed(color: tuple[int, ...]) -> int:
-    red, green, blue = color
-    return red << 16 | green << 8 | blue
-
-
-def _read_png(path: Path, space: LabelSpace, colors: Mapping[int, int]) -> Labels:
-    """Read class ids, or colors of classes.
+def _read_png(path: Path, space: LabelSpace, colors: Mapping[Color, int]) -> Labels:
+    """Read class ids of a gray image, or colors of classes.
 
     Raises:
-        LabelError: it cannot be read, has gray values of fewer than 8 bits, transparent pixels, or an id or color of no
-            class.
+        LabelError: it cannot be read or is not accepted by `LabelMap.decode`, or has an id or color of no class.
     """
     try:
-        data = np.fromfile(path, np.uint8)
-        check_declared_size(data.tobytes())
-        if len(data) > _COLOR_TYPE_BYTE and data[_COLOR_TYPE_BYTE] == _GRAYSCALE_TYPE:
-            if data[_BIT_DEPTH_BYTE] < 8:
-                raise LabelError(
-                    f"it has {data[_BIT_DEPTH_BYTE]} bits per pixel, of which readers stretch the ids.",
-                    "Save it with 8 bits.",
-                )
-            return decode_labels(CompressedImage("png", data), space)
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+        data = path.read_bytes()
+        check_declared_size(data)
+        is_gray = data[_COLOR_TYPE_BYTE : _COLOR_TYPE_BYTE + 1] in _GRAY_TYPES
+        return LabelMap(space, colors=None if is_gray else colors).decode(data, str(path))
     except OSError as error:
         raise LabelError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except MlesamError as error:
-        raise LabelError(f"{path}: {error.message}", error.remedy or "Export it again.") from error
-    if image is None or image.ndim != 3 or image.dtype != np.uint8:
-        raise LabelError(f"{path} cannot be decoded as ids or colors of 8 bits.", "Export it again.")
-    if image.shape[2] == 4 and (image[..., 3] != 255).any():
-        raise LabelError(
-            f"{path} has {int((image[..., 3] != 255).sum())} transparent pixels, which are no class.",
-            "Export without transparency; unlabeled pixels are black.",
+    except ForeignLabelError as error:
+        remedy = (
+            f"Give the labels of the tool the names and colors of {CLASSES}, or put its {LABEL_MAP} beside the masks."
         )
-    blue, green, red = (image[..., channel].astype(np.int64) for channel in range(3))
-    values, inverse, counts = np.unique(red << 16 | green << 8 | blue, return_inverse=True, return_counts=True)
-    unknown = [
-        (value, count) for value, count in zip(values.tolist(), counts.tolist(), strict=True) if value not in colors
-    ]
-    if unknown:
-        listed = ", ".join(f"{[v >> 16, v >> 8 & 255, v & 255]} ({count} pixels)" for v, count in unknown[:_MAX_LISTED])
-        more = f" and {len(unknown) - _MAX_LISTED} more" if len(unknown) > _MAX_LISTED else ""
-        raise LabelError(
-            f"{path} has colors of no class: {listed}{more}.",
-            f"Give the labels of the tool the names and colors of {CLASSES}, or put its {LABEL_MAP} beside the masks.",
-        )
-    table = np.array([colors[value] for value in values.tolist()], np.uint8)
-    return table[inverse.reshape(image.shape[:2])]
+        raise ForeignLabelError(error.source, error.counts, space.accepted, remedy) from error
+    except ImageError as error:
+        named = error.message if str(path) in error.message else f"{path}: {error.message}"
+        raise LabelError(named, error.remedy or "Export it again.") from error

@@ -19,6 +19,7 @@ NAMES = [f"drive_{1_700_000_000_000_000_000 + index * 10**9}" for index in range
 SHAPE = (30, 40)
 LABELS = np.random.default_rng(3).choice(np.array([*range(len(SPACE)), IGNORE], np.uint8), SHAPE)
 RGB = SPACE.palette[LABELS]
+UNLABELED = (LABELS == IGNORE)[..., None]
 
 
 @pytest.fixture
@@ -54,6 +55,9 @@ FORMS = {
     "16-bit ids": lambda path: cv2.imwrite(str(path), LABELS.astype(np.uint16)),
     "colors": lambda path: Image.fromarray(RGB).save(path),
     "opaque": lambda path: Image.fromarray(np.dstack([RGB, np.full(SHAPE, 255, np.uint8)])).save(path),
+    "unlabeled pixels transparent": lambda path: Image.fromarray(
+        np.dstack([np.where(UNLABELED, np.uint8(77), RGB), np.where(UNLABELED, 0, 255)[..., :1].astype(np.uint8)])
+    ).save(path),
     "palette": palette_png,
 }
 
@@ -127,7 +131,7 @@ def foreign_color(path):
 
 def transparent(path):
     alpha = np.full(SHAPE, 255, np.uint8)
-    alpha[0, 0] = 0
+    alpha[0, 0] = 100
     Image.fromarray(np.dstack([RGB, alpha])).save(path)
 
 
@@ -143,12 +147,12 @@ def four_bits(path):
 FAULTS = {
     "resized": (resized, "80x60 pixels, its frame 40x30"),
     "unknown id": (foreign_id, r"\[99\]"),
-    "unknown color": (foreign_color, r"\[250, 1, 2\] \(3 pixels\)"),
-    "transparent": (transparent, "1 transparent pixels"),
-    "4 bits": (four_bits, "4 bits per pixel"),
+    "unknown color": (foreign_color, r"\[250, 1, 2\]\] \(3 pixels\)"),
+    "transparent": (transparent, "1 partly transparent pixels"),
+    "4 bits": (four_bits, "4 bits per sample"),
     "empty": (lambda path: path.write_bytes(b""), "neither JPEG nor PNG"),
     "text": (lambda path: path.write_text("a mask"), "neither JPEG nor PNG"),
-    "JPEG": (lambda path: path.write_bytes(cv2.imencode(".jpg", RGB)[1].tobytes()), "JPEG|colors of no class"),
+    "JPEG": (lambda path: path.write_bytes(cv2.imencode(".jpg", RGB)[1].tobytes()), "JPEG"),
 }
 
 
