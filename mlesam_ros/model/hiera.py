@@ -8,6 +8,9 @@ and residual sums act on single tokens, so the order matters to nothing else. Qu
 along with the grid, so even the transition to the next stage keeps the order. `_regroup` moves tokens only where the
 window changes. A grid that its windows do not divide is padded inside the attention, as by Meta: a padding token is
 zero after the norm, so its key and value are the bias of the projection.
+
+Inside a block, tokens have three dimensions, (G, N, C): OpenVINO fuses a linear layer's bias, activation and
+quantization into one int8 kernel only there.
 """
 
 from __future__ import annotations
@@ -66,40 +69,39 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * out)
         self.proj = nn.Linear(out, out)
 
-    def forward(self, x: Tensor, padding: int = 0) -> Tensor:
+    def forward(self, x: Tensor, size: Sequence[int], padding: int = 0) -> Tensor:
         """Attend.
 
         Args:
-            x: (G, h, w, C) tokens of G groups.
+            x: (G, hw, C) tokens of G groups.
+            size: (h, w) of a group.
             padding: number of padding tokens that each group has besides. Their keys and values are all equal, so one
                 of them stands for all, its score raised by the logarithm of their number (in bfloat16 the number is
                 rounded by up to 1.6 %).
 
         Returns:
-            (G, h, w, D), or (G, h/2, w/2, D) with pooling.
+            (G, hw, D), or (G, hw/4, D) with pooling.
         """
-        groups, h, w, _ = x.shape
-        qkv = self.qkv(x)  # (G, h, w, 3D)
+        qkv = self.qkv(x)  # (G, hw, 3D)
         q, k, v = self._split_heads(qkv)
         scores = None
         if padding:
-            _, key, value = self._split_heads(self.qkv(x.new_zeros(groups, 1, 1, x.shape[-1])))
+            _, key, value = self._split_heads(self.qkv(x.new_zeros(len(x), 1, x.shape[-1])))
             k, v = torch.cat((k, key), 2), torch.cat((v, value), 2)
-            scores = F.pad(q.new_zeros(1, h * w), (0, 1), value=math.log(padding))
+            scores = F.pad(q.new_zeros(1, q.shape[2]), (0, 1), value=math.log(padding))
         if self.pool:
-            h, w = h // 2, w // 2
-            q = max_pool(qkv[..., : qkv.shape[-1] // 3]).reshape(groups, h * w, self.heads, -1).transpose(1, 2)
+            q = max_pool(qkv[..., : qkv.shape[-1] // 3], size).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=scores)
-        return self.proj(out.transpose(1, 2).reshape(groups, h, w, -1))
+        return self.proj(out.transpose(1, 2).flatten(2))
 
     def _split_heads(self, qkv: Tensor) -> Sequence[Tensor]:
-        """(G, h, w, 3D) to queries, keys and values, (G, n, hw, d) each."""
-        return qkv.unflatten(-1, (3, self.heads, -1)).flatten(1, 2).permute(2, 0, 3, 1, 4).unbind()
+        """(G, hw, 3D) to queries, keys and values, (G, n, hw, d) each."""
+        return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
 
 
-def max_pool(x: Tensor) -> Tensor:
-    """(G, h, w, C) to (G, h/2, w/2, C): maximum of each 2x2 cell."""
-    return F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+def max_pool(x: Tensor, size: Sequence[int]) -> Tensor:
+    """(G, hw, C) tokens of groups of a size (h, w) to (G, hw/4, C): maximum of each 2x2 cell."""
+    return F.max_pool2d(x.unflatten(1, tuple(size)).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).flatten(1, 2)
 
 
 class Block(nn.Module):
@@ -133,20 +135,27 @@ class Block(nn.Module):
 
         A group is an image or a window. Groups larger than a window are split into windows inside the attention.
         """
-        normed = self.norm1(x)
-        shortcut = max_pool(self.proj(normed)) if self.pool else x
-        x = shortcut + self._attend(normed, shortcut.shape[1:3])
-        return x + self.mlp(self.norm2(x))
-
-    def _attend(self, x: Tensor, out: Sequence[int]) -> Tensor:
         h, w = x.shape[1:3]
+        x = x.flatten(1, 2)
+        normed = self.norm1(x)
+        shortcut = max_pool(self.proj(normed), (h, w)) if self.pool else x
+        x = shortcut + self._attend(normed, h, w)
+        x = x + self.mlp(self.norm2(x))
+        return x.unflatten(1, self._pooled(h, w))
+
+    def _attend(self, x: Tensor, h: int, w: int) -> Tensor:
         window = self.window
         if not window or max(h, w) <= window:
-            return self.attn(x, window**2 - h * w if window else 0)
-        padded = F.pad(x, (0, 0, 0, -w % window, 0, -h % window))
-        attended = self.attn(split_windows(padded, window))
-        grid = [side // (2 if self.pool else 1) for side in padded.shape[1:3]]
-        return merge_windows(attended, grid)[:, : out[0], : out[1]]
+            return self.attn(x, (h, w), window**2 - h * w if window else 0)
+        padded = F.pad(x.unflatten(1, (h, w)), (0, 0, 0, -w % window, 0, -h % window))
+        attended = self.attn(split_windows(padded, window).flatten(1, 2), (window, window))
+        windows = attended.unflatten(1, self._pooled(window, window))
+        rows, columns = self._pooled(h, w)
+        return merge_windows(windows, self._pooled(*padded.shape[1:3]))[:, :rows, :columns].flatten(1, 2)
+
+    def _pooled(self, h: int, w: int) -> tuple[int, int]:
+        """Size of the output of a grid."""
+        return (h // 2, w // 2) if self.pool else (h, w)
 
 
 def split_windows(x: Tensor, window: int) -> Tensor:
