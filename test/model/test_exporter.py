@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exported files against PyTorch, their metadata, and how a pipeline finds, uses and leaves them."""
 
+import io
 import json
 import zipfile
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import openvino
 import pytest
 import torch
 from tiny_model import write_tiny_model
@@ -119,6 +121,19 @@ def test_smaller_files_keep_the_masks(precision, camera, export, tmp_path):
         kind, error = info.layers["camera backbone.trunk.blocks.0.mlp.layers.0/aten::linear/MatMul"]
         assert kind == "int8" and 0 < error < 0.1
         assert info.versions["nncf"] and load_exported(path).info.layers.keys() == info.layers.keys()
+        assert all("aten::linear/Add" in names for names in linear_kernels(path))  # with their biases
+
+
+def linear_kernels(path):
+    """Names of the operations in each linear kernel of the camera's encoder, as OpenVINO compiles it."""
+    with zipfile.ZipFile(path) as archive:
+        xml, weights = archive.read("camera.xml"), archive.read("camera.bin")
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(io.BytesIO(xml), io.BytesIO(weights)), "CPU")
+    info = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
+    kernels = [i["originalLayersNames"].astype(str) for i in info if i["layerType"].astype(str) == "FullyConnected"]
+    assert len(kernels) > 30
+    return kernels
 
 
 def test_metadata_names_the_checkpoint_and_its_label_space(export, loaded, model, weights):
