@@ -62,13 +62,13 @@ class Router(nn.Module):
             return features.mean(0), uniform
         weights = self.gate(self.scores[level](features.mean((-2, -1)))[..., 0].T)  # (M, B, C) -> (B, M)
         if level in self.mixes:
-            routed = torch.einsum("bm,mbchw->bchw", weights, features)
+            routed = _weighted_sum(weights, features)
             return self.mixes[level](torch.cat((features.mean(0), routed), 1)), weights  # (B, 2C, h, w) -> (B, C, h, w)
         share = weights
         if self.config.features == "both":
             share = uniform + weights
             share = share / 2 if self.config.combine == "mean" else share
-        return torch.einsum("bm,mbchw->bchw", share, features), weights
+        return _weighted_sum(share, features), weights
 
     def gate(self, scores: Tensor) -> Tensor:
         """Scores (B, M) to weights (B, M)."""
@@ -77,6 +77,12 @@ class Router(nn.Module):
         best, index = weights.topk(self.config.top_k)  # (B, k)
         best = best / best.sum(-1, keepdim=True) if self.config.renormalize else best
         return torch.zeros_like(weights).scatter(-1, index, best)[:, : scores.shape[-1]]
+
+
+def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
+    """Weights (B, M) and features (M, B, C, h, w) to their sums (B, C, h, w), as matrix products."""
+    rows = features.transpose(0, 1).flatten(2)  # (B, M, C h w)
+    return (weights[:, None] @ rows).view(features.shape[1:])
 
 
 def _scorer(channels: int, width: int) -> nn.Module:
