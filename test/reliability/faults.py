@@ -119,8 +119,7 @@ def written(result: dict[str, Any]) -> str:
 
     (health,) = (case for case in result["cases"] if case["kind"] == _HEALTH)
     cases = [case for case in result["cases"] if case["kind"] != _HEALTH]
-    heads = ("fault", "cases", "gap: camera", "another", "two", "in status", "in diagnostics", "recovered: one", "two",
-             "diagnostics well")  # fmt: skip
+    heads = ("fault", "gap: camera", "another", "two", "status", "diagnostics", "recovered: one", "two", "well")
     rows = [_row(fault, cases) for fault in FAULTS]
     wrong = [f"{_named(case['faults'])}: {', '.join(case['wrong'])}" for case in cases if case["wrong"]]
     libraries = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
@@ -150,7 +149,6 @@ def _row(fault: str, cases: Sequence[dict[str, Any]]) -> list[str]:
     named = [case for case in (*single, *two) if case["told"]]
     return [
         fault,
-        str(len(single) + len(two)),
         *(_worst(some, "gap") for some in (camera, others, two)),
         _worst(named, "status"),
         _worst(named, "diagnostics"),
