@@ -6,10 +6,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
 
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import BagError, ConfigError, DatasetError, FileError, LabelError, MlesamError
 from mlesam_ros.files import exclusive_folder
@@ -256,3 +259,68 @@ def test_rectified_bag_is_encoded_as_rectified(tmp_path, monkeypatch):
     assert any("camera.rectified" in warning for warning in untold.warnings)
     with pytest.raises(DatasetError, match=r"another (parameters: )?camera.rectified"):
         prepare_bags(BagOptions((bag,), str(tmp_path / "c"), SIZE, parameters=load_parameters(overrides=rules[:1])))
+
+
+@pytest.fixture
+def labels(bag, street, tmp_path):
+    """Labels of four of the six frames in a plain folder, by their stamps."""
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    for index in range(4):
+        sample = street.sample(index)
+        cv2.imwrite(str(folder / f"{sample.stamp}.png"), np.full_like(sample.labels, index))
+    return folder
+
+
+def test_labels_of_a_folder_take_the_place_of_the_topic(bag, dataset, labels, tmp_path):
+    """The images are those of the same frames with a topic of labels; corrected labels are encoded again."""
+    options = BagOptions((bag,), str(tmp_path / "arrays"), SIZE, labels=str(labels))
+    found = prepare_bags(options)
+    assert found.names == dataset.names[:4]
+    assert (found.labels == np.arange(4)[:, None, None]).all()
+    for modality in MODALITIES:
+        assert np.array_equal(found.images[modality], dataset.images[modality][:4]), modality
+    for path in labels.glob("*.png"):
+        cv2.imwrite(str(path), np.full(WORLD_SIZE, 9, np.uint8))
+    again = prepare_bags(options)
+    assert (again.labels == 9).all() and again.fingerprint != found.fingerprint
+
+
+def test_lists_of_a_folder_split_a_bag(bag, dataset, labels, tmp_path):
+    stamps = [name.rpartition("/")[2] for name in dataset.names]
+    data = {
+        "kind": "bags",
+        "folder": "arrays",
+        "train": (bag,),
+        "held_out": (bag,),
+        "size": SIZE,
+        "labels": str(labels),
+    }
+    with pytest.raises(ConfigError, match="in held_out and in train"):
+        BagData(**data)
+    (labels / "train.txt").write_text("\n".join(stamps[:3]))
+    (labels / "held_out.txt").write_text(stamps[3] + "\n")
+    assert BagData(**data).labels == str(labels)
+    with pytest.raises(ConfigError, match="truth names a topic and labels a folder"):
+        BagData(**data, truth="/labels")
+    options = BagOptions((bag,), str(tmp_path / "a"), SIZE, labels=str(labels), split="train")
+    assert len(prepare_bags(options)) == 3
+    assert prepare_bags(replace(options, folder=str(tmp_path / "b"), split="held_out")).names == dataset.names[3:4]
+    (labels / "held_out.txt").write_text("")
+    with pytest.raises(DatasetError, match=r"no labels of .*held_out\.txt"):
+        prepare_bags(replace(options, folder=str(tmp_path / "c"), split="held_out"))
+    (labels / "held_out.txt").write_text(stamps[0])
+    with pytest.raises(ConfigError, match=f"{stamps[0]} is in train.txt and in held_out.txt"):
+        prepare_bags(replace(options, folder=str(tmp_path / "d")))
+
+
+def test_labeled_frames_without_a_sensor_are_counted(street, labels, tmp_path):
+    """The LiDAR begins with the third frame."""
+    whole = write_simulated_bag(tmp_path / "whole", street, range(4))
+    with BagReader(whole) as reader, BagWriter(tmp_path / "late") as writer:
+        for topic, kind, stamp, raw in reader.raw_messages():
+            if topic != TOPICS[LIDAR] or stamp >= street.sample(2).stamp:
+                writer.add_raw(topic, kind, stamp, raw)
+    found = prepare_bags(BagOptions((str(tmp_path / "late"),), str(tmp_path / "arrays"), SIZE, labels=str(labels)))
+    assert len(found) == 2
+    assert any("2 labeled frames are left out" in warning for warning in found.warnings)
