@@ -92,10 +92,10 @@ def label_bags(
         result = run.write(
             folder, translation, CocoWriter(translation.space) if selection.format == COCO else None, chosen
         )
-    except OSError as error:
-        raise write_error(folder, error) from error
-    except BaseException:
+    except BaseException as error:
         _empty(folder, is_new)
+        if isinstance(error, OSError):
+            raise write_error(folder, error) from error
         raise
     for warning in result["warnings"]:
         typer.echo(f"warning: {warning}", err=True)

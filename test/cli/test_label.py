@@ -13,6 +13,7 @@ from full_disk import run_on_a_small_disk
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.cli import label_run
 from mlesam_ros.config import load_parameters
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
 from mlesam_ros.evaluation.ground_truth import decode_labels
@@ -275,3 +276,13 @@ def test_full_disk_leaves_nothing(street, tiny_checkpoint, tmp_path):
     said = done.stderr.splitlines()[-1]
     assert said.startswith("mlesam: ") and "Free disk space" in said
     assert done.stdout.splitlines()[-1] == "left:"
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(label, street, monkeypatch, tmp_path):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(label_run, "write_index", refuse)
+    result = label(street, "--every", 6)
+    assert result.exit_code == 2 and "Permission denied" in result.stderr
+    assert not (tmp_path / "labels").exists()
