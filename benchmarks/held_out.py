@@ -2,8 +2,11 @@
 """mIoU of a checkpoint on held-out simulated streets, for every subset of its sensors.
 
     python benchmarks/held_out.py [--weights FILE] [--recipe FILE] [--data FOLDER] [--json FILE] [--export FILE]
+    python benchmarks/held_out.py --calibration
 
 Renders the held-out streets of the recipe first; with the default recipe that is 150 moments of the seeds 900 to 949.
+`--calibration` fits temperatures on every second street, whatever the checkpoint has, and prints the expected
+calibration error on the other streets without and with them.
 The same file run in another checkout (PYTHONPATH=<checkout>) measures that one on what it renders itself.
 """
 
@@ -29,6 +32,7 @@ from mlesam_ros.types import Modality
 from mlesam_training.dataset_evaluation import EvalConfig, evaluate, most_likely, subset_predictor, to_json
 from mlesam_training.recipe import load_recipe
 from mlesam_training.street_dataset import prepare
+from mlesam_training.temperature import fit_temperatures
 
 
 class ExportPredictor:
@@ -60,21 +64,31 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for all scores, with the keys of evaluation.json")
     parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"), help="as in training, by default")
     parser.add_argument("--export", type=Path, help="file of mlesam export that makes the masks in the model's place")
+    parser.add_argument("--calibration", action="store_true", help="calibration error before and after temperatures")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         data = replace(load_recipe(given.recipe).data, folder=given.data or scratch, processes=2)
         dataset = prepare(data, "held_out")
         model = load_checkpoint(given.weights).eval()
         chosen = subsets(model.config.modalities)
+        model.config = replace(model.config, temperatures={} if given.calibration else model.config.temperatures)
         how = EvalConfig(precision=given.precision)
         exported = given.export and ExportPredictor(load_exported(given.export), model, chosen)
         predictor = exported or subset_predictor(model, chosen)
+        if given.calibration:
+            fitted = [row for row in range(len(dataset)) if row // data.held_out.moments % 2 == 0]
+            how = replace(how, fitted=fitted)
+            found = fit_temperatures(predictor, dataset, model.config.modalities, chosen, how)
+            how = replace(how, temperatures=found)
         scores = evaluate(predictor, dataset, model.config.modalities, chosen, how)
     result = to_json(scores, dataset.space, f"{len(dataset)} moments of {given.recipe}")
     if given.json:
         given.json.write_text(json.dumps(result, indent=2) + "\n")
     for subset, entry in zip(chosen, result["subsets"], strict=True):
         equal = f"  {100 * np.mean(exported.equal[subset]):6.2f} % of fp32's labels" if exported else ""
+        if given.calibration:
+            before, after = (100 * found.error for found in (scores[subset].uncalibrated, scores[subset].reliability))
+            equal += f"  error {before:.1f} %, at temperature {how.temperatures[subset]:.2f} {after:.1f} %"
         print(f"{entry['miou']:6.2f}  {' '.join(entry['sensors'])}{equal}")
     print(f"{result['mean_of_subsets']['miou']:6.2f}  mean")
 

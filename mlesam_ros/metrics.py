@@ -151,35 +151,49 @@ class Confusion:
         return {**{key: _percent(value) for key, value in scores.items()}, "per_class": per_class}
 
 
+_STEPS = 17  # per bin, since 255 is 15 times 17
+_ROUNDING = 1e-9  # of a step; c / 255 * 255 may exceed c
+
+
 class Reliability:
-    """Reliability histogram: the share of correct pixels by confidence (arXiv 1706.04599).
+    """Histogram of the confidence, for its calibration (arXiv 1706.04599) and for the accuracy of confident pixels.
+
+    Pixels without a class, in the ground truth or in the prediction, do not count.
 
     Attributes:
-        pixels: (N,) labeled pixels per bin of equal width; bin k has confidences in (k / N, (k + 1) / N].
-        correct: (N,) those with the class of the ground truth.
-        confidence: (N,) sums of their confidences.
+        pixels: (N, 17) pixels: row k has the confidences in (k / N, (k + 1) / N], in 17 steps of equal width. With N =
+            15 a step is one value of a confidence image (uint8).
+        correct: (N, 17) those with the class of the ground truth.
+        confidence: (N, 17) sums of their confidences.
     """
 
     def __init__(self, bins: int = 15) -> None:
         """Create an empty histogram."""
-        self.pixels, self.correct, self.confidence = np.zeros((3, bins))
+        self.pixels, self.correct, self.confidence = np.zeros((3, bins, _STEPS))
 
     def add(
-        self, ground_truth: npt.NDArray[Any], prediction: npt.NDArray[Any], confidence: npt.NDArray[np.floating[Any]]
+        self, ground_truth: npt.NDArray[Any], prediction: npt.NDArray[Any], confidence: npt.NDArray[np.number[Any]]
     ) -> None:
         """Count a pair of label images.
 
         Args:
-            ground_truth: ids of any shape; pixels with the ignore id (255) do not count.
-            prediction: ids of the same shape.
-            confidence: probabilities of the prediction, of the same shape, 0 to 1.
+            ground_truth: ids of any shape; 255 where unlabeled.
+            prediction: ids of the same shape; 255 without a class.
+            confidence: probabilities of the prediction, of the same shape: 0 to 1, or uint8 in 255ths.
         """
-        labeled, bins = ground_truth != IGNORE, len(self.pixels)
-        sure, hit = confidence[labeled].astype(np.float64), (ground_truth == prediction)[labeled]
-        index = np.clip(np.ceil(sure * bins) - 1, 0, bins - 1).astype(np.int64)
-        self.pixels += np.bincount(index, minlength=bins)
-        self.correct += np.bincount(index, hit, bins)
-        self.confidence += np.bincount(index, sure, bins)
+        counted = (ground_truth != IGNORE) & (prediction != IGNORE)
+        sure, hit = confidence[counted], (ground_truth == prediction)[counted]
+        if sure.dtype == np.uint8:
+            pairs = np.bincount(2 * sure.astype(np.intp) + hit, minlength=512).reshape(256, 2)
+            sure, hit, each = np.arange(256) / 255, pairs[:, 1], pairs.sum(1)
+        else:
+            sure, each = sure.astype(np.float64), np.ones(sure.size)
+        steps = self.pixels.size
+        index = np.clip(np.ceil(sure * steps - _ROUNDING) - 1, 0, steps - 1).astype(np.intp)
+        shape = self.pixels.shape
+        self.pixels += np.bincount(index, each, steps).reshape(shape)
+        self.correct += np.bincount(index, hit, steps).reshape(shape)
+        self.confidence += np.bincount(index, sure * each, steps).reshape(shape)
 
     def merge(self, other: Reliability) -> None:
         """Add the pixels of another part of the data."""
@@ -189,7 +203,45 @@ class Reliability:
     @property
     def error(self) -> float:
         """Expected calibration error: mean of |accuracy - confidence| of the bins, weighted by their pixels."""
-        return float(_ratio(np.abs(self.correct - self.confidence).sum(), self.pixels.sum()))
+        return float(_ratio(np.abs((self.correct - self.confidence).sum(1)).sum(), self.pixels.sum()))
+
+    @property
+    def bins(self) -> tuple[Floats, Floats, Floats]:
+        """(N,) share of the pixels, mean confidence and accuracy of each bin; NaN without pixels."""
+        pixels = self.pixels.sum(1)
+        return (
+            _ratio(pixels, pixels.sum()),
+            _ratio(self.confidence.sum(1), pixels),
+            _ratio(self.correct.sum(1), pixels),
+        )
+
+    @property
+    def coverage(self) -> tuple[Floats, Floats, Floats]:
+        """(17 N,) thresholds in ascending order, shares of the pixels with at least this confidence, their accuracies.
+
+        A confidence counts as the upper end of its step. NaN without pixels.
+        """
+        steps = self.pixels.size
+        kept, correct = (np.cumsum(counts.ravel()[::-1])[::-1] for counts in (self.pixels, self.correct))
+        thresholds = np.append(0.0, np.arange(2, steps + 1) / steps)  # the first step has the confidence 0, too
+        return thresholds, _ratio(kept, kept[0]), _ratio(correct, kept)
+
+    def summary(self) -> dict[str, Any]:
+        """Calibration error, bins and coverage from 0 to 1 with JSON types; None for a bin without pixels.
+
+        Of the coverage there is one threshold for each twentieth of the pixels.
+        """
+        share, confidence, accuracy = self.bins
+        threshold, kept, correct = self.coverage
+        chosen = sorted({int((kept >= level).sum()) - 1 for level in np.arange(1, 21) / 20}) if kept[0] == 1 else []
+        bins = {"share": share, "confidence": confidence, "accuracy": accuracy}
+        coverage = {"threshold": threshold[chosen], "share": kept[chosen], "accuracy": correct[chosen]}
+        return {
+            "pixels": int(self.pixels.sum()),
+            "calibration_error": round_or_none(self.error),
+            "bins": {key: [*map(round_or_none, values)] for key, values in bins.items()},
+            "coverage": {key: [*map(round_or_none, values)] for key, values in coverage.items()},
+        }
 
 
 def _ratio(part: Any, whole: Any) -> Any:
@@ -204,3 +256,8 @@ def _mean(values: Floats) -> float:
 
 def _percent(value: float) -> float | None:
     return None if np.isnan(value) else round(100 * float(value), 2)
+
+
+def round_or_none(value: float) -> float | None:
+    """Value with four decimals, or None for NaN, which JSON lacks."""
+    return None if np.isnan(value) else round(float(value), 4)

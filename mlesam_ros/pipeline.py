@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from mlesam_ros.config import NodeParameters, preprocessing
@@ -244,11 +243,11 @@ class Pipeline:
         """
         return self._torch.features(images)
 
-    def labels(self, features: Features, rig: Rig) -> npt.NDArray[np.uint8]:
-        """Run router and heads: (h, w) uint8 labels at the network's size, which `segment` resizes to the camera's."""
+    def decode(self, features: Features, rig: Rig) -> Prediction:
+        """Run router and heads: a mask of the network's size, which `segment` resizes to the camera's."""
         size = self.network_size(rig)
         with torch.inference_mode():
-            return postprocess(self.network.decode_heads(features), size).labels
+            return postprocess(self.network.decode_heads(features), size)
 
     @property
     def runtime(self) -> str:

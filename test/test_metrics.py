@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torchmetrics.functional.classification import (
+    binary_calibration_error,
     multiclass_accuracy,
     multiclass_calibration_error,
     multiclass_confusion_matrix,
@@ -173,3 +174,41 @@ def test_calibration_error_is_that_of_torchmetrics(seed, bins):
         part.add(truth[index].numpy(), prediction[index], confidence[index])
         whole.merge(part)
     assert whole.error == pytest.approx(float(expected), abs=1e-6) and whole.pixels.sum() == (truth != 255).sum()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_coverage_is_that_of_masks_cut_at_each_threshold(data):
+    """Confidence images are uint8, as the node publishes them; pixels without a class count nowhere."""
+    size = data.draw(st.integers(1, 60))
+    confidence = data.draw(arrays(np.uint8, size, elements=st.sampled_from([0, 1, 16, 18, 203, 254])))
+    truth, prediction = (
+        data.draw(arrays(np.uint8, size, elements=st.sampled_from([0, 1, 255]))) for _ in ("truth", "prediction")
+    )
+    found = Reliability()
+    found.add(truth, prediction, confidence)
+    counted = (truth != 255) & (prediction != 255)
+    thresholds, kept, accuracy = found.coverage
+    for value in (0, 2, 16, 17, 18, 100, 203, 204, 255):
+        above = counted & (confidence >= value)
+        place = max(value, 1) - 1
+        assert thresholds[place] == pytest.approx(value / 255 if value > 1 else 0)
+        np.testing.assert_allclose(kept[place], above.sum() / counted.sum() if counted.any() else np.nan)
+        np.testing.assert_allclose(accuracy[place], (truth == prediction)[above].mean() if above.any() else np.nan)
+    if counted.any():
+        hits, sure = (torch.from_numpy(x[counted]) for x in ((truth == prediction).astype(int), confidence / 255))
+        assert found.error == pytest.approx(float(binary_calibration_error(sure, hits, 15)), abs=1e-6)
+
+
+def test_summary_of_the_reliability():
+    found = Reliability(5)
+    found.add(np.zeros(10, int), np.repeat([0, 1], [7, 3]), np.repeat([0.95, 0.35], [8, 2]))
+    summary = found.summary()
+    assert summary["bins"] == {
+        "share": [0, 0.2, 0, 0, 0.8], "confidence": [None, 0.35, None, None, 0.95],
+        "accuracy": [None, 0.0, None, None, 0.875],
+    }  # fmt: skip
+    assert summary["calibration_error"] == 0.13 and summary["pixels"] == 10
+    assert summary["coverage"]["share"] == [1.0, 0.8] and summary["coverage"]["accuracy"] == [0.7, 0.875]
+    empty = Reliability().summary()
+    assert empty["calibration_error"] is None and empty["coverage"]["share"] == []

@@ -505,8 +505,10 @@ def freeze(frame: SensorFrame) -> SensorFrame:
 
 def test_features_and_labels_equal_segment(pipeline, world, frame_set):
     def assert_same(features, mask):
-        labels = pipeline.labels(features, world.rig)
-        assert (resize_nearest(labels, mask.labels.shape) == mask.labels).mean() > 0.999
+        found = pipeline.decode(features, world.rig)
+        assert (resize_nearest(found.labels, mask.labels.shape) == mask.labels).mean() > 0.999
+        confidence = resize_nearest(found.confidence, mask.labels.shape)
+        assert np.abs(confidence.astype(int) - mask.confidence).mean() < 1
 
     mask = pipeline.segment(frame_set, world.rig)
     features = pipeline.features(pipeline.images)

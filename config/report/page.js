@@ -5,7 +5,7 @@
   const get = (id) => document.getElementById(id);
   const at = get("at"), which = get("which"), opacity = get("opacity"), layer = get("layer"), camera = get("camera");
   const figures = [...document.querySelectorAll(".inputs figure")];
-  const plots = [...document.querySelectorAll("svg.plot")];
+  const plots = [...document.querySelectorAll("svg.plot.time")];
   const span = samples[samples.length - 1].t - samples[0].t;
 
   const put = (image, source) => {

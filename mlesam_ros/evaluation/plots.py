@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 WIDTH, HEIGHT = 560, 150
+_TALL = 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 8, 8, 24
 _MAX_LINE_POINTS = 300
 """Maximum number of points of a line; longer lines are reduced to the minimum and maximum of each interval."""
@@ -39,37 +40,47 @@ class Axes:
     """Ranges of a plot's axes.
 
     Attributes:
-        start, end: seconds at the left and right edge.
+        start, end: at the left and right edge: seconds, or of another unit.
         low, high: values at the lower and upper edge.
+        unit: of the horizontal axis; `s` for time, over which the page's script moves a cursor.
+        height: of the plot in pixels.
     """
 
     start: float
     end: float
     low: float
     high: float
+    unit: str = "s"
+    height: int = HEIGHT
 
-    def x(self, seconds: float) -> float:
+    def x(self, value: float) -> float:
         """Pixels from the left."""
-        return _LEFT + (seconds - self.start) / max(self.end - self.start, 1e-9) * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (value - self.start) / max(self.end - self.start, 1e-9) * (WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
         """Pixels from the top."""
         share = (value - self.low) / max(self.high - self.low, 1e-9)
-        return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
+        return self.height - _BOTTOM - share * (self.height - _TOP - _BOTTOM)
 
 
 def line_plot(
-    times: Values, lines: Sequence[Line], unit: str, low: float | None = None, high: float | None = None
+    times: Values,
+    lines: Sequence[Line],
+    unit: str,
+    low: float | None = None,
+    high: float | None = None,
+    x_unit: str = "s",
 ) -> str:
-    """Draw lines over time, with a legend and a cursor that the page's script moves.
+    """Draw lines over time or another quantity, with a legend.
 
     Args:
-        times: (n,) seconds, ascending.
+        times: (n,) seconds, or of `x_unit`; ascending.
         lines: each with n values.
         unit: of the values.
         low, high: ends of the axis unless a value lies beyond; by default the range of the values and 0.
+        x_unit: of the horizontal axis, see `Axes`.
     """
-    axes = _axes(times, [line.values for line in lines], low, high)
+    axes = _axes(times, [line.values for line in lines], low, high, x_unit)
     drawn = [
         f'<path class="line" style="stroke:{escape(line.color)}" d="{_path(axes, times, line.values)}"/>'
         for line in lines
@@ -92,6 +103,34 @@ def stacked_plot(times: Values, lines: Sequence[Line], unit: str, high: float | 
     return _plot(axes, unit, lines, drawn)
 
 
+def reliability_diagram(share: Values, confidence: Values, accuracy: Values) -> str:
+    """Draw the accuracy of each bin of the confidence as a bar, and the gap to its mean confidence.
+
+    Args:
+        share: (n,) parts of the pixels in bins of equal width from 0 to 1; their bars are above the diagram.
+        confidence, accuracy: (n,) means of each bin, 0 to 1; NaN for an empty one.
+    """
+    axes = Axes(0.0, 1.0, 0.0, 1.2, "confidence", _TALL)
+    edges = np.linspace(0, 1, len(share) + 1)
+    drawn = []
+    for left, right, part, sure, correct in zip(edges, edges[1:], share, confidence, accuracy, strict=False):
+        if not part > 0:
+            continue
+        x, width = axes.x(left) + 1, axes.x(right) - axes.x(left) - 2
+        title = f"<title>confidence {sure:.3f}, accuracy {correct:.3f}, {100 * part:.1f} % of the pixels</title>"
+        bars = [("share", 1.02 + 0.18 * part / share.max(), 1.02), ("accuracy", correct, 0.0)]
+        bars.append(("gap", max(sure, correct), min(sure, correct)))
+        for kind, top, bottom in bars:
+            y, height = axes.y(top), axes.y(bottom) - axes.y(top)
+            drawn.append(
+                f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}">{title}</rect>'
+            )
+    drawn.append(f'<path class="ideal" d="M{axes.x(0):.1f},{axes.y(0):.1f}L{axes.x(1):.1f},{axes.y(1):.1f}"/>')
+    colors = {"accuracy": "--accent", "gap to the confidence": "--bad", "share of the pixels": "--faint"}
+    lines = [Line(name, f"var({color})", share) for name, color in colors.items()]
+    return _plot(axes, "accuracy", lines, drawn, np.linspace(0, 1, 6))
+
+
 def presence_plot(times: Values, lines: Sequence[Line]) -> str:
     """Draw a bar per line while its values are above 0, such as the sensors used over time."""
     gap = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
@@ -106,7 +145,7 @@ def presence_plot(times: Values, lines: Sequence[Line]) -> str:
             )
         rows.append(f'<text x="{_LEFT - 6}" y="{row * height + 15}" class="end">{escape(line.name)}</text>')
     size = height * len(lines) + _BOTTOM
-    return _svg(size, rows + _seconds(axes, size), axes)
+    return _svg(size, rows + _x_ticks(axes, size), axes)
 
 
 def heat_map(cells: Values, rows: Sequence[str], columns: Sequence[str], titles: Sequence[Sequence[str]]) -> str:
@@ -146,9 +185,11 @@ def heat_map(cells: Values, rows: Sequence[str], columns: Sequence[str], titles:
     )
 
 
-def _plot(axes: Axes, unit: str, lines: Sequence[Line], drawn: Sequence[str]) -> str:
+def _plot(
+    axes: Axes, unit: str, lines: Sequence[Line], drawn: Sequence[str], ticks: Sequence[float] | Values = ()
+) -> str:
     grid = []
-    for tick in _ticks(axes.low, axes.high):
+    for tick in ticks if len(ticks) else _ticks(axes.low, axes.high):
         y = axes.y(tick)
         grid.append(f'<path class="grid" d="M{_LEFT},{y:.1f}H{WIDTH - _RIGHT}"/>')
         grid.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="end">{tick:g}</text>')
@@ -157,29 +198,34 @@ def _plot(axes: Axes, unit: str, lines: Sequence[Line], drawn: Sequence[str]) ->
         for line in lines
         if line.name
     )
-    legend = f'<div class="legend">{names}<em>{escape(unit)}</em></div>'
-    return _svg(HEIGHT, [*grid, *drawn, *_seconds(axes, HEIGHT)], axes) + legend
+    words = unit if axes.unit == "s" else f"{unit} over {axes.unit}"
+    legend = f'<div class="legend">{names}<em>{escape(words)}</em></div>'
+    return _svg(axes.height, [*grid, *drawn, *_x_ticks(axes, axes.height)], axes) + legend
 
 
 def _svg(height: int, parts: Sequence[str], axes: Axes) -> str:
+    if axes.unit != "s":
+        return f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'
     cursor = f'<path class="cursor" d="M{_LEFT},0V{height - _BOTTOM + 4}"/>'
     return (
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img" data-start="{axes.start:.3f}" '
+        f'<svg class="plot time" viewBox="0 0 {WIDTH} {height}" role="img" data-start="{axes.start:.3f}" '
         f'data-end="{axes.end:.3f}" data-left="{_LEFT}" data-right="{WIDTH - _RIGHT}">{"".join(parts)}{cursor}</svg>'
     )
 
 
-def _seconds(axes: Axes, height: int) -> list[str]:
+def _x_ticks(axes: Axes, height: int) -> list[str]:
+    """Labels of the horizontal axis; a unit other than seconds is in the legend."""
     ticks = [tick for tick in _ticks(axes.start, axes.end, 6) if axes.start <= tick <= axes.end]
-    return [f'<text x="{axes.x(t):.1f}" y="{height - 6}" class="middle">{t:g} s</text>' for t in ticks]
+    unit = " s" if axes.unit == "s" else ""
+    return [f'<text x="{axes.x(t):.1f}" y="{height - 6}" class="middle">{t:g}{unit}</text>' for t in ticks]
 
 
-def _axes(times: Values, rows: Sequence[Values], low: float | None, high: float | None) -> Axes:
+def _axes(times: Values, rows: Sequence[Values], low: float | None, high: float | None, unit: str = "s") -> Axes:
     values = np.concatenate(rows) if rows else np.zeros(0)
     values = values[np.isfinite(values)]
     least = min(0.0, float(values.min(initial=0.0)) * 1.05) if low is None else min(low, float(values.min(initial=low)))
     most = float(values.max(initial=1e-3)) * 1.05 if high is None else max(high, float(values.max(initial=high)))
-    return Axes(float(times[0]), float(times[-1]), least, most)
+    return Axes(float(times[0]), float(times[-1]), least, most, unit)
 
 
 def _path(axes: Axes, times: Values, values: Values) -> str:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write `report.html`: samples of masks as data URIs, plots and tables in the template `config/report/page.html`."""
+"""Write `report.html`: samples of masks as data URIs, plots and tables in the template `config/report/page.html`.
+
+Its page is that of one bag, of several bags, or of a data set and the training before.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mlesam_ros.evaluation.ground_truth import Labels
-from mlesam_ros.evaluation.plots import Line, heat_map, line_plot, presence_plot, stacked_plot
+from mlesam_ros.evaluation.plots import Line, heat_map, line_plot, presence_plot, reliability_diagram, stacked_plot
 from mlesam_ros.evaluation.scores import MaskListener, MaskMetrics, MaskRecord, resize_labels
 from mlesam_ros.files import atomic_write
 from mlesam_ros.labels import IGNORE, LabelSpace
@@ -54,8 +57,9 @@ def write_report(
     start = masks[0].stamp
     facts = {"bag": figures["bag"], "SHA-256": figures["bag_sha256"], **figures["config"], **figures["versions"]}
     data = {"samples": [sample.to_dict(start) for sample in samples], "palette": [list(c) for c in space.colors]}
+    title = f"{Path(figures['bag']).name} – evaluation"
     _write(
-        path, f"{Path(figures['bag']).name} – evaluation", figures, space, facts, data, json_name="metrics.json",
+        path, title, figures, space, facts, data, "mlesam evaluate", "metrics.json",
         samples=_sample_controls(samples, space), plots=_plots_over_time(masks, figures), router=_router_plots(masks),
     )  # fmt: skip
 
@@ -76,7 +80,82 @@ def write_overview(path: Path, figures: Figures, bags: Sequence[Mapping[str, Any
     facts = {**figures["config"], **figures["versions"]}
     data: dict[str, Any] = {"samples": [], "palette": []}
     title = f"{len(bags)} bags – evaluation"
-    _write(path, title, figures, space, facts, data, json_name="summary.json", bags=bags)
+    _write(path, title, figures, space, facts, data, "mlesam evaluate", "summary.json", bags=bags)
+
+
+def write_dataset_report(
+    path: Path,
+    title: str,
+    evaluation: Figures,
+    confusion: npt.NDArray[np.int64],
+    space: LabelSpace,
+    facts: Mapping[str, Any],
+    command: str,
+    json_name: str,
+    **parts: Any,
+) -> None:
+    """Write the page of a data set.
+
+    Args:
+        path: the file.
+        title: of the page.
+        evaluation: content of `evaluation.json`, and `warnings`.
+        confusion: (C, C + 1) counts of the first subset of the sensors, see `metrics.Confusion`.
+        space: names and colors.
+        facts: what was evaluated, name → value.
+        command: that writes the page.
+        json_name: name of the file beside it with the content of `evaluation`.
+        parts: `cards` (value, name, remark) after those of the scores; `curves` title → SVG; `examples` title → dicts
+            of `make_example`; `conditions`, a header row and rows.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    rows, full = evaluation["subsets"], evaluation["subsets"][0]
+    shares = confusion.sum(0) / max(int(confusion.sum()), 1)
+    subset_rows = [{**row, "agreement": None, "masks": full["pixels"]} for row in rows] if len(rows) > 1 else []
+    figures = {
+        "compared": int(confusion.sum()), "per_class": full["per_class"], "confusion": confusion.tolist(),
+        "class_shares": {name: round(100 * float(s), 2) for name, s in zip(space.names, shares, strict=False) if s},
+        "subsets": subset_rows, "reliability": rows, "warnings": evaluation["warnings"],
+        **{key: evaluation.get(key, {}) for key in ("any_modal", "emm", "rmm", "nm")},
+    }  # fmt: skip
+    cards = [
+        (_number(full["miou"], 1, " %"), "mIoU", " + ".join(full["sensors"])),
+        (_number(evaluation["mean_of_subsets"]["miou"], 1, " %"), "mIoU", f"mean over {len(rows)} sensor subsets"),
+        (_number(full["pixel_accuracy"], 1, " %"), "of the pixels correct", evaluation["data"]),
+        (_percent_or_none(full["calibration_error"]), "calibration error", "of the confidence"),
+    ]
+    cards += parts.pop("cards", [])
+    data: dict[str, Any] = {"samples": [], "palette": []}
+    _write(path, title, figures, space, facts, data, command, json_name, cards=cards, **parts)
+
+
+def _number(value: float | None, digits: int, unit: str = "") -> str:
+    return "–" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def _percent_or_none(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _bag_cards(figures: Figures) -> list[tuple[Any, str, str]]:
+    """(value, name, remark) of the main figures of one bag or several."""
+    latency, counters, warnings = figures["latency_ms"], figures["counters"], len(figures["warnings"])
+    score = (_number(figures["miou"], 1, " %"), "mIoU", f"over {figures['compared']} masks with ground truth")
+    used = 100 * counters["used"] / max(counters["received"], 1)
+    return [
+        score if figures["compared"] else (_number(figures["confidence"], 1, " %"), "confidence", "no ground truth"),
+        (figures["masks"], "masks", f"of {figures['sets']} sets"),
+        (
+            _number(latency["p50"], 0, " ms"),
+            "per mask",
+            f"p95 {_number(latency['p95'], 0)}, p99 {_number(latency['p99'], 0)}",
+        ),
+        (f"{used:.1f} %", "of the messages used", f"of {counters['received']}"),
+        (_number(figures["consistency"], 1, " %"), "consistency", "pixels that keep their class"),
+        (warnings, "warning" if warnings == 1 else "warnings", "listed below" if warnings else "none"),
+    ]
 
 
 def _write(
@@ -86,25 +165,33 @@ def _write(
     space: LabelSpace,
     facts: Mapping[str, Any],
     data: Mapping[str, Any],
+    command: str,
+    json_name: str,
     **parts: Any,
 ) -> None:
-    """Fill the template; `parts` are its variables that only one of the two kinds of page has."""
+    """Fill the template; `parts` are its variables that not every kind of page has."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  # of the extra report
 
     folder = resource_path("config/report")
     environment = Environment(
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    optional = dict.fromkeys(("samples", "plots", "router", "bags"))
+    optional = dict.fromkeys(("samples", "plots", "router", "bags", "curves", "examples", "conditions"))
+    optional["cards"] = None if "cards" in parts else _bag_cards(figures)  # type: ignore[assignment]
     page = environment.get_template("page.html").render(
         title=title,
         figures={"sensors": {}, **figures},
         classes=_class_rows(figures, space),
         has_iou=bool(_class_ious(figures)),
         confusion=_confusion_map(figures, space) if figures["compared"] else None,
+        reliability=[_calibration(row) for row in figures["reliability"] if row["pixels"]],
+        calibrated=[*dict.fromkeys(m for row in figures["reliability"] for m in row["sensors"])],
+        coverages=_COVERAGES,
         sensors=max((row["sensors"] for row in figures["subsets"]), key=len, default=[]),
         protocols=_protocol_rows(figures) if figures["subsets"] else None,
         facts=facts,
+        command=command,
+        json_name=json_name,
         counters=COUNTERS,
         outcomes=OUTCOMES,
         style=(folder / "style.css").read_text(encoding="utf-8"),
@@ -150,6 +237,33 @@ def _confusion_map(figures: Figures, space: LabelSpace) -> str:
         for r, row in enumerate(rows)
     ]
     return heat_map(shares, [names[r] for r in rows], [names[c] for c in columns], titles)
+
+
+_COVERAGES = (1.0, 0.9, 0.8, 0.7)
+"""Parts of the pixels whose accuracy is in the table."""
+
+
+def _calibration(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Row of the table of the confidence, and its two diagrams.
+
+    Args:
+        row: `sensors` and the keys of `metrics.Reliability.summary`.
+    """
+    share, confidence, accuracy = (_column(row["bins"][key]) for key in ("share", "confidence", "accuracy"))
+    threshold, kept, correct = (_column(row["coverage"][key]) for key in ("threshold", "share", "accuracy"))
+    at = [int((kept >= level).sum()) - 1 for level in _COVERAGES]
+    lines, floor = [Line("", "var(--accent)", 100 * correct[::-1])], 10 * np.floor(10 * correct.min())
+    return {
+        "sensors": row["sensors"], "error": 100 * row["calibration_error"],
+        "before": None if row.get("calibration_error_before") is None else 100 * row["calibration_error_before"],
+        "accuracies": [(100 * correct[i], threshold[i]) for i in at],
+        "diagrams": {
+            "Accuracy by confidence": reliability_diagram(share, confidence, accuracy),
+            "Accuracy of the most confident pixels": line_plot(
+                100 * kept[::-1], lines, "% correct", floor, 100.0, "% of the pixels kept"
+            ),
+        },
+    }  # fmt: skip
 
 
 def _protocol_rows(figures: Figures) -> list[list[Any]]:
@@ -327,6 +441,30 @@ class SampleCollector(MaskListener):
         return ReportSample(
             record.metrics, camera_image, layers, inputs, _pack_cloud(record, self._space), size, labels, classes
         )
+
+
+def make_example(
+    name: str, camera: RGBImage | None, labels: Labels, ground_truth: Labels, space: LabelSpace, remark: str
+) -> dict[str, Any]:
+    """Example of a data set for the page: `name`, `remark`, and `images`, title → data URIs of its layers.
+
+    Args:
+        name: of the row.
+        camera: (H, W, 3) image; None without a camera.
+        labels, ground_truth: (H, W) uint8 class ids.
+        space: colors.
+        remark: text beside the name, such as the score.
+    """
+    truth, mask = _shrink_labels(ground_truth), resize_labels(labels, ground_truth.shape)
+    mask = resize_labels(mask, truth.shape)
+    wrong = (mask != truth) & (truth != IGNORE)
+    image = [] if camera is None else [_webp_uri(_shrink_image(camera, _INPUT_SIDE_PX))]
+    layers = {
+        "camera": image, "ground truth": [_mask_uri(truth, space)], "mask": [_mask_uri(mask, space)],
+        "wrong": [*image, _flags_uri(wrong)],
+    }  # fmt: skip
+    shown = {title: uris for title, uris in layers.items() if uris}
+    return {"name": name, "remark": remark, "shape": f"{truth.shape[1]} / {truth.shape[0]}", "images": shown}
 
 
 def input_to_rgb(image: npt.NDArray[np.float32], normalization: Normalization | None = None) -> RGBImage:

@@ -19,6 +19,7 @@ from mlesam_ros.bags.reader import Outage
 from mlesam_ros.bags.serialization import pixels, transforms
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import NodeParameters
+from mlesam_ros.corruptions import Subset
 from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions
 from mlesam_ros.evaluation.ground_truth import Labels
 from mlesam_ros.evaluation.scores import MaskListener, MaskMetrics, MaskRecord, Scores, percentiles_ms
@@ -34,6 +35,7 @@ from mlesam_ros.mask_messages import (
     status,
 )
 from mlesam_ros.messages import TF_MESSAGE
+from mlesam_ros.metrics import Reliability
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.semantic_points import MaskPoints
 from mlesam_ros.sync import COUNTERS
@@ -101,6 +103,9 @@ def mask_metrics(scores: Scores, space: LabelSpace) -> dict[str, Any]:
 def ground_truth_metrics(scores: Scores, space: LabelSpace) -> dict[str, Any]:
     """Scores against ground truth; None or empty without ground truth."""
     found = scores.confusion.summary(space.names) if scores.compared else None
+    whole = Reliability()
+    for part in scores.reliabilities.values():
+        whole.merge(part)
     keys = ("macc", "fwiou", "pixel_accuracy", "miou_all")
     return {
         "compared": scores.compared,
@@ -108,7 +113,15 @@ def ground_truth_metrics(scores: Scores, space: LabelSpace) -> dict[str, Any]:
         **{key: found[key] if found else None for key in keys},
         "per_class": found["per_class"] if found else {},
         "confusion": scores.confusion.counts.tolist() if found else None,
+        "calibration_error": whole.summary()["calibration_error"],
+        "reliability": reliability_rows(scores.robustness.reliabilities or scores.reliabilities),
     }
+
+
+def reliability_rows(found: Mapping[Subset, Reliability]) -> list[dict[str, Any]]:
+    """A row per subset of the sensors, the largest first: `sensors` and the keys of `Reliability.summary`."""
+    largest = sorted(found, key=len, reverse=True)
+    return [{"sensors": list(subset), **found[subset].summary()} for subset in largest]
 
 
 def bag_sha256(bag: Path) -> str:

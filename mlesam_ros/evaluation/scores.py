@@ -23,7 +23,8 @@ from mlesam_ros.evaluation.ground_truth import GroundTruth, Labels, check_aspect
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.label_map import LabelMap
-from mlesam_ros.metrics import Confusion
+from mlesam_ros.metrics import Confusion, Reliability
+from mlesam_ros.model.inference import Prediction
 from mlesam_ros.model.mlesam import Features
 from mlesam_ros.pipeline import Image, Pipeline
 from mlesam_ros.types import DEPTH, LIDAR, NANOSECONDS, DetectedProperty, FrameSet, Modality, Segmentation
@@ -39,29 +40,38 @@ class RobustnessResults:
         """Start with empty counters for a label space of `classes`."""
         self._classes = classes
         self._confusions: dict[tuple[Subset, Corruption], Confusion] = {}
+        self._reliabilities: dict[tuple[Subset, Corruption], Reliability] = {}
         # Masks, equal pixels, all pixels.
         self._agreements: dict[tuple[Subset, Corruption], npt.NDArray[np.int64]] = {}
 
-    def agree(self, used: Subset, found: Mapping[Corruption, Labels]) -> None:
+    def agree(self, used: Subset, found: Mapping[Corruption, AnyMask]) -> None:
         """Count the pixels on which the corrupted forms of a set agree with the intact set.
 
         Args:
             used: its sensors.
-            found: labels as `RobustnessEvaluator` returns them.
+            found: masks as `RobustnessEvaluator` returns them.
         """
-        whole = found[Corruption(ANY, used)]
-        for corruption, labels in found.items():
+        whole = found[Corruption(ANY, used)].labels
+        for corruption, mask in found.items():
             counts = self._agreements.setdefault((used, corruption), np.zeros(3, np.int64))
-            counts += np.array((1, (labels == whole).sum(), labels.size))
+            counts += np.array((1, (mask.labels == whole).sum(), whole.size))
 
-    def compare(self, used: Subset, corruption: Corruption, ground_truth: Labels, labels: Labels) -> None:
-        """Compare the labels of a corrupted set with ground truth."""
+    def compare(
+        self, used: Subset, corruption: Corruption, ground_truth: Labels, labels: Labels, confidence: Labels
+    ) -> None:
+        """Compare the mask of a corrupted set with ground truth; without corrupted images its confidence, too."""
+        labels = resize_labels(labels, ground_truth.shape)
         self._confusions.setdefault((used, corruption), Confusion(self._classes)).add(ground_truth, labels)
+        if corruption.protocol == ANY:
+            confidence = resize_labels(confidence, ground_truth.shape)
+            self._reliabilities.setdefault((used, corruption), Reliability()).add(ground_truth, labels, confidence)
 
     def merge(self, other: RobustnessResults) -> None:
         """Add the counts of another bag."""
         for key, confusion in other._confusions.items():
             self._confusions.setdefault(key, Confusion(self._classes)).merge(confusion)
+        for key, reliability in other._reliabilities.items():
+            self._reliabilities.setdefault(key, Reliability()).merge(reliability)
         for key, counts in other._agreements.items():
             self._agreements[key] = self._agreements.get(key, 0) + counts
 
@@ -86,6 +96,13 @@ class RobustnessResults:
             )
         return rows
 
+    @property
+    def reliabilities(self) -> dict[Subset, Reliability]:
+        """Subset of the sensors → reliability over the sets with `sensors`; empty without ground truth."""
+        found = {(used, c.intact): reliability for (used, c), reliability in self._reliabilities.items()}
+        keys = [(self.sensors, subset) for subset in subsets(self.sensors)]
+        return {key[1]: found[key] for key in keys if key in found}
+
     def summary(self) -> dict[str, Any]:
         """Averages over the sets with `sensors`; see `corruptions.protocol_scores`."""
         sensors = self.sensors
@@ -105,7 +122,7 @@ class RobustnessEvaluator:
         """Evaluate with `pipeline`."""
         self._pipeline = pipeline
 
-    def __call__(self, frame_set: FrameSet, used: Subset, rig: Rig) -> dict[Corruption, Labels]:
+    def __call__(self, frame_set: FrameSet, used: Subset, rig: Rig) -> dict[Corruption, Prediction]:
         """Segment all corrupted forms of one set.
 
         Args:
@@ -114,19 +131,19 @@ class RobustnessEvaluator:
             rig: the rig that the pipeline used.
 
         Returns:
-            Corruption → (h, w) uint8 labels of the network's size; the intact set is `Corruption(ANY, used)`.
+            Corruption → labels and confidence at the network's size; the intact set is `Corruption(ANY, used)`.
         """
         images = dict(self._pipeline.images)
         intact = self._pipeline.features(images)
-        whole = self._pipeline.labels(intact, rig)
+        whole = self._pipeline.decode(intact, rig)
         found = {Corruption(ANY, used): whole}
         for ranging, features in self._without_ranging(frame_set, used, rig, images, intact):
             for subset in subsets(used)[1:]:
                 if tuple(m for m in subset if m in _RANGING) == ranging:
-                    found[Corruption(ANY, subset)] = self._pipeline.labels(features.select(subset), rig)
+                    found[Corruption(ANY, subset)] = self._pipeline.decode(features.select(subset), rig)
         batch = {m: torch.from_numpy(image)[None] for m, image in images.items()}
         for corruption, features in corrupted_features(self._encode, batch, [frame_set.stamp], intact):
-            found[corruption] = self._pipeline.labels(features, rig)
+            found[corruption] = self._pipeline.decode(features, rig)
         return found
 
     def _encode(self, images: Mapping[Modality, torch.Tensor]) -> Features:
@@ -151,6 +168,7 @@ class RobustnessEvaluator:
 
 
 OnMatch = Callable[[int, Labels, Labels], None]
+AnyMask = Segmentation | Prediction
 
 MAX_LABEL_OFFSET_NS = 5_000_000
 """Largest difference, in nanoseconds, between the stamps of ground-truth labels and of the image that they label."""
@@ -193,6 +211,7 @@ class Scores:
         masks: metrics of each mask, in order.
         confusion: confusion matrix of masks and ground truth with the same stamp.
         compared: number of masks that were compared with ground truth.
+        reliabilities: sensors → reliability of the masks that were made from them and compared.
         shares: (C + 1,) pixels per predicted class, unlabeled pixels last.
         robustness: scores of masks from corrupted sets; filled if the option `robustness` is set.
         warnings: reasons why ground-truth labels were not compared, each sentence once.
@@ -210,6 +229,7 @@ class Scores:
         self.masks: list[MaskMetrics] = []
         self.confusion = Confusion(classes)
         self.compared = 0
+        self.reliabilities: dict[Subset, Reliability] = {}
         self.shares = np.zeros(classes + 1, np.int64)
         self.robustness = RobustnessResults(classes)
         self.warnings: dict[str, None] = {}
@@ -222,7 +242,7 @@ class Scores:
         self,
         frame_set: FrameSet,
         mask: Segmentation,
-        corrupted: Mapping[Corruption, Labels] | None = None,
+        corrupted: Mapping[Corruption, AnyMask] | None = None,
         camera: tuple[int, int] | None = None,
     ) -> MaskMetrics:
         """Add a mask.
@@ -230,7 +250,7 @@ class Scores:
         Args:
             frame_set: the set that the mask was made from.
             mask: from all sensors of the set.
-            corrupted: labels from corrupted sets, as `RobustnessEvaluator` returns them.
+            corrupted: masks from corrupted sets, as `RobustnessEvaluator` returns them.
             camera: (H, W) of the camera's images; None if the mask has the same size.
         """
         skews = {m: frame_set.skews[m] / NANOSECONDS for m in mask.used}
@@ -245,7 +265,9 @@ class Scores:
         self.shares += np.append(counts[: self.classes], counts[self.classes :].sum())
         if corrupted is not None:
             self.robustness.agree(mask.used, corrupted)
-        unmatched = _UnmatchedMask(metrics, mask.labels, camera or mask.labels.shape, dict(corrupted or {}))
+        unmatched = _UnmatchedMask(
+            metrics, mask.labels, mask.confidence, camera or mask.labels.shape, dict(corrupted or {})
+        )
         _add_bounded(self._unmatched_masks, frame_set.time, unmatched)
         return metrics
 
@@ -268,6 +290,8 @@ class Scores:
         self.masks += other.masks
         self.confusion.merge(other.confusion)
         self.compared += other.compared
+        for used, reliability in other.reliabilities.items():
+            self.reliabilities.setdefault(used, Reliability()).merge(reliability)
         self.shares += other.shares
         self.robustness.merge(other.robustness)
         self.warnings |= other.warnings
@@ -288,14 +312,16 @@ class Scores:
             self.warnings.setdefault(str(error))
             return
         merge = self._map.merge if self._map is not None else lambda mask: mask
-        alone, mask = Confusion(self.classes), merge(unmatched.labels)
-        alone.add(ground_truth, resize_labels(mask, ground_truth.shape))
+        used, mask = unmatched.metrics.used, merge(unmatched.labels)
+        labels, confidence = (resize_labels(image, ground_truth.shape) for image in (mask, unmatched.confidence))
+        alone = Confusion(self.classes)
+        alone.add(ground_truth, labels)
         unmatched.metrics.miou = None if np.isnan(alone.miou_present) else alone.miou_present
         self.confusion.merge(alone)
         self.compared += 1
-        for corruption, labels in unmatched.corrupted.items():
-            resized = resize_labels(merge(labels), ground_truth.shape)
-            self.robustness.compare(unmatched.metrics.used, corruption, ground_truth, resized)
+        self.reliabilities.setdefault(used, Reliability()).add(ground_truth, labels, confidence)
+        for corruption, found in unmatched.corrupted.items():
+            self.robustness.compare(used, corruption, ground_truth, merge(found.labels), found.confidence)
         for callback in self._callbacks:
             callback(unmatched.metrics.stamp, mask, ground_truth)
 
@@ -304,8 +330,9 @@ class Scores:
 class _UnmatchedMask:
     metrics: MaskMetrics
     labels: Labels
+    confidence: Labels
     camera: tuple[int, ...]
-    corrupted: dict[Corruption, Labels] = field(default_factory=dict)
+    corrupted: dict[Corruption, AnyMask] = field(default_factory=dict)
 
 
 def _add_bounded(unmatched: OrderedDict[int, Any], time: int, item: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 from mlesam_ros.corruptions import ANY, EMM, NM, RMM, Corruption, subsets
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
 from mlesam_ros.evaluation.scores import RobustnessEvaluator, RobustnessResults
+from mlesam_ros.model.inference import Prediction
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import MODALITIES, FrameSet
@@ -40,20 +41,22 @@ def test_subset_masks_equal_the_pipelines_masks_of_the_subset(world, frame_set, 
     size = pipeline.network_size(world.rig)
     for chosen in subsets(MODALITIES):
         alone = pipeline.segment(only(frame_set, chosen), world.rig).labels
-        assert (found[Corruption(ANY, chosen)] == small(alone, size)).mean() > 0.995, chosen
+        assert (found[Corruption(ANY, chosen)].labels == small(alone, size)).mean() > 0.995, chosen
 
 
 def test_all_sensors_give_the_intact_mask_in_every_protocol(world, frame_set, pipeline):
     pipeline.segment(frame_set, world.rig)
     found = RobustnessEvaluator(pipeline)(frame_set, MODALITIES, world.rig)
-    whole = found[Corruption(ANY, MODALITIES)]
-    assert np.array_equal(found[Corruption(EMM, MODALITIES)], whole)
-    assert all(np.array_equal(found[Corruption(RMM, MODALITIES, level)], whole) for level in ("0.25", "0.5", "0.75"))
+    whole = found[Corruption(ANY, MODALITIES)].labels
+    assert np.array_equal(found[Corruption(EMM, MODALITIES)].labels, whole)
+    levels = ("0.25", "0.5", "0.75")
+    assert all(np.array_equal(found[Corruption(RMM, MODALITIES, level)].labels, whole) for level in levels)
     assert {d.level for d in found if d.protocol == NM} == {"low", "mid", "high"}
     assert len(found) == 15 + 15 + 3 * 15 + 3
     again = RobustnessEvaluator(pipeline)
     pipeline.segment(frame_set, world.rig)
-    assert all(np.array_equal(found[d], labels) for d, labels in again(frame_set, MODALITIES, world.rig).items())
+    for damage, mask in again(frame_set, MODALITIES, world.rig).items():
+        assert np.array_equal(found[damage].labels, mask.labels)
 
 
 def test_backbone_runs_once_per_corruption(world, frame_set, pipeline, monkeypatch):
@@ -70,23 +73,29 @@ def test_emm_uses_empty_images(world, frame_set, pipeline):
     images = dict(pipeline.images)
     found = RobustnessEvaluator(pipeline)(frame_set, MODALITIES, world.rig)
     shown = {m: image if m == "depth" else np.zeros_like(image) for m, image in images.items()}
-    expected = pipeline.labels(pipeline.features(shown), world.rig)
-    assert (found[Corruption(EMM, ("depth",))] == expected).mean() > 0.995
+    expected = pipeline.decode(pipeline.features(shown), world.rig)
+    assert (found[Corruption(EMM, ("depth",))].labels == expected.labels).mean() > 0.995
+
+
+def predicted(labels):
+    return Prediction(labels, np.full(labels.shape, 204, np.uint8), {}, (), ())
 
 
 def filled(scores):
     """Results in which subset S predicts class 0, the true one, for scores[S] of 100 pixels and class 1 elsewhere."""
-    trials, truth = RobustnessResults(2), np.zeros(100, np.uint8)
+    trials, truth = RobustnessResults(2), np.zeros((1, 100), np.uint8)
     for chosen, hits in scores.items():
-        labels = np.repeat(np.array([0, 1], np.uint8), [hits, 100 - hits])
-        trials.agree(("a", "b"), {Corruption(ANY, ("a", "b")): truth, Corruption(ANY, chosen): labels})
-        trials.compare(("a", "b"), Corruption(ANY, chosen), truth, labels)
+        mask = predicted(np.repeat(np.array([[0, 1]], np.uint8), [hits, 100 - hits], 1))
+        trials.agree(("a", "b"), {Corruption(ANY, ("a", "b")): predicted(truth), Corruption(ANY, chosen): mask})
+        trials.compare(("a", "b"), Corruption(ANY, chosen), truth, mask.labels, mask.confidence)
     return trials
 
 
 def test_average_and_expectation_equal_manual_values():
     trials = filled({("a", "b"): 80, ("a",): 60, ("b",): 10})
     assert [row["miou"] for row in trials.rows()] == [80.0, 60.0, 10.0]
+    errors = {subset: reliability.error for subset, reliability in trials.reliabilities.items()}
+    assert errors == pytest.approx({("a", "b"): 0.0, ("a",): 0.2, ("b",): 0.7}), "the confidence is 204 / 255 = 0.8"
     found = trials.summary()[ANY]
     assert found["average"] == 50.0
     p = 0.1  # of two sensors, given that not both fail
@@ -94,10 +103,10 @@ def test_average_and_expectation_equal_manual_values():
 
 
 def test_rows_are_of_the_largest_sets_only():
-    trials, truth = filled({("a", "b"): 80, ("a",): 60, ("b",): 10}), np.zeros(100, np.uint8)
+    trials, truth = filled({("a", "b"): 80, ("a",): 60, ("b",): 10}), np.zeros((1, 100), np.uint8)
     for _ in range(50):
-        trials.agree(("a",), {Corruption(ANY, ("a",)): truth})
-        trials.compare(("a",), Corruption(ANY, ("a",)), truth, truth)
+        trials.agree(("a",), {Corruption(ANY, ("a",)): predicted(truth)})
+        trials.compare(("a",), Corruption(ANY, ("a",)), truth, truth, predicted(truth).confidence)
     assert trials.sensors == ("a", "b")
     assert [row["miou"] for row in trials.rows()] == [80.0, 60.0, 10.0]
 

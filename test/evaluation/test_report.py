@@ -18,6 +18,7 @@ from mlesam_ros.evaluation.bag_outputs import Outputs, evaluate_to_folder
 from mlesam_ros.evaluation.plots import Line, line_plot, stacked_plot
 from mlesam_ros.evaluation.report import MAX_SAMPLES, SampleCollector, input_to_rgb, write_overview
 from mlesam_ros.evaluation.results import bag_metrics, summary
+from mlesam_ros.types import MODALITIES
 
 needs_browser = pytest.mark.skipif(
     find_browser() is None and not os.environ.get("MLESAM_REQUIRE_BROWSER"),
@@ -28,11 +29,21 @@ MOVE = "(() => {{ at.value = {}; at.dispatchEvent(new Event('input')); }})()"
 
 
 @pytest.fixture(scope="module")
-def report(street, pipeline, tmp_path_factory):
+def written(street, pipeline, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     options = EvaluationOptions(outages=(parse_outage("camera@0.55..0.95"),), robustness=True, every=2)
-    evaluate_to_folder(folder, street, pipeline, options, Outputs(bag=False))
-    return folder / "report.html"
+    _, figures = evaluate_to_folder(folder, street, pipeline, options, Outputs(bag=False))
+    return folder / "report.html", figures
+
+
+@pytest.fixture(scope="module")
+def report(written):
+    return written[0]
+
+
+@pytest.fixture(scope="module")
+def report_figures(written):
+    return written[1]
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +132,18 @@ def test_point_cloud_is_drawn_and_rotates(page):
         const send = (type, x) => c.dispatchEvent(new PointerEvent(type, {pointerId: 1, clientX: x, clientY: 9}));
         send('pointerdown', 10); send('pointermove', 110); send('pointerup', 110); })()""")
     assert page.run(brightness) != before
+
+
+@needs_browser
+def test_diagrams_show_the_figures_of_every_subset(page, report_figures):
+    rows = report_figures["reliability"]
+    assert len(rows) == 15 and rows[0]["sensors"] == [*MODALITIES]
+    shown = page.run("[...document.querySelectorAll('#confidence table tr')].map(r => r.cells[4].textContent)")
+    assert shown[1:] == [f"{100 * row['calibration_error']:.1f}" for row in rows]
+    heights = page.run("""[...document.querySelectorAll('#confidence .plot')[0].querySelectorAll('.accuracy')].map(
+        bar => bar.height.baseVal.value)""")
+    known = [value for value in rows[0]["bins"]["accuracy"] if value is not None]
+    assert heights == pytest.approx([228 / 1.2 * value for value in known], abs=0.1)
 
 
 @needs_browser

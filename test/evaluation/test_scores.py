@@ -87,7 +87,7 @@ def test_masks_are_resized_to_the_ground_truth():
 def test_merged_scores_equal_joint_scores():
     parts, whole = [Scores(5), Scores(5)], Scores(5)
     for index in range(8):
-        others = {Corruption(ANY, s): mask(index + 50 * i).labels for i, s in enumerate((USED, *((m,) for m in USED)))}
+        others = {Corruption(ANY, s): mask(index + 50 * i) for i, s in enumerate((USED, *((m,) for m in USED)))}
         for scores in (parts[index // 4], whole):
             take(scores, mask(index), others)
             scores.add_ground_truth(truth(index))
@@ -96,6 +96,10 @@ def test_merged_scores_equal_joint_scores():
     assert np.array_equal(parts[0].shares, whole.shares)
     assert parts[0].robustness.rows() == whole.robustness.rows()
     assert parts[0].compared == whole.compared == 8
+    assert parts[0].reliabilities.keys() == whole.reliabilities.keys() == {USED}
+    for one, other in ((p.reliabilities[USED], p.robustness.reliabilities[USED]) for p in (parts[0], whole)):
+        assert np.array_equal(one.correct, other.correct) and one.pixels.sum() == 8 * 48
+    assert np.array_equal(parts[0].reliabilities[USED].correct, whole.reliabilities[USED].correct)
     assert [t.stamp for t in parts[0].masks] == [t.stamp for t in whole.masks]
 
 

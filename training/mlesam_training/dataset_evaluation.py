@@ -61,12 +61,14 @@ class Score:
 
     Attributes:
         whole: over all rows.
+        rows: (rows,) mean IoU of each row over its classes in the ground truth, 0 to 1; NaN for a row without labels.
         reliability: of the confidence, over the rows that no temperature was fitted on.
         uncalibrated: the same of the logits as predicted, where `EvalConfig.temperatures` has another temperature.
         conditions: kind → name, such as weather → fog → over the rows of that condition.
     """
 
     whole: Confusion
+    rows: npt.NDArray[np.float64]
     reliability: Reliability = field(default_factory=Reliability)
     uncalibrated: Reliability = field(default_factory=Reliability)
     conditions: dict[str, dict[str, Confusion]] = field(default_factory=dict)
@@ -116,7 +118,7 @@ def evaluate(
         DatasetError, LabelError: a row cannot be read.
     """
     kinds = _kinds(dataset)
-    scores = {each: _empty(len(dataset.space), kinds) for each in cases}
+    scores = {each: _empty(len(dataset.space), len(dataset), kinds) for each in cases}
     firsts = range(0, len(dataset), how.batch)[rank() :: world_size()]
     for number, first in enumerate(firsts):
         rows = list(range(first, min(first + how.batch, len(dataset))))
@@ -176,9 +178,9 @@ def _kinds(dataset: LabeledDataset) -> dict[str, list[str]]:
     return {kind: sorted({c[kind] for c in dataset.conditions if kind in c}) for kind in kinds}
 
 
-def _empty(classes: int, kinds: Mapping[str, Sequence[str]]) -> Score:
+def _empty(classes: int, rows: int, kinds: Mapping[str, Sequence[str]]) -> Score:
     conditions = {kind: {name: Confusion(classes) for name in names} for kind, names in kinds.items()}
-    return Score(Confusion(classes), conditions=conditions)
+    return Score(Confusion(classes), np.zeros(rows), conditions=conditions)
 
 
 def _count(
@@ -189,6 +191,7 @@ def _count(
         one = Confusion(score.whole.classes)
         one.add(labels, mask)
         score.whole.merge(one)
+        score.rows[row] = one.miou_present
         for kind, name in dataset.conditions[row].items():
             score.conditions[kind][name].merge(one)
 
@@ -197,6 +200,7 @@ def _add_up(score: Score, device: torch.device) -> None:
     parts = [score.whole, *(part for names in score.conditions.values() for part in names.values())]
     for part in parts:
         part.counts = all_reduce_sum(torch.from_numpy(part.counts).to(device)).cpu().numpy()
+    score.rows = all_reduce_sum(torch.from_numpy(score.rows).to(device)).cpu().numpy()  # 0 in all processes but one
     for histogram in (score.reliability, score.uncalibrated):
         for name, values in vars(histogram).items():
             setattr(histogram, name, all_reduce_sum(torch.from_numpy(values).to(device)).cpu().numpy())
@@ -236,6 +240,13 @@ def tables(scores: Scores, title: str) -> list[Table]:
     return found
 
 
+def condition_table(scores: Scores) -> list[list[str]] | None:
+    """Rows of the table of mIoU by condition, its header first; None without conditions."""
+    columns = _columns(scores)
+    rows = _condition_rows(scores, columns)
+    return [["mIoU, %", *columns], *rows] if rows else None
+
+
 def robustness_table(summary: Mapping[str, Any]) -> Table:
     """Terminal table of EMM, RMM and NM in the layout of the benchmark: mIoU in percent."""
     table = Table(title="failing sensors, mIoU", title_justify="left")
@@ -253,13 +264,8 @@ def _entry(subset: Subset, score: Score, names: Sequence[str]) -> dict[str, Any]
     kinds = {
         kind: {name: _summary(part, names) for name, part in parts.items()} for kind, parts in score.conditions.items()
     }
-    error = round_or_none(score.reliability.error)
-    return {"sensors": list(subset), **_summary(score.whole, names), "calibration_error": error, "conditions": kinds}
-
-
-def round_or_none(value: float) -> float | None:
-    """Value with four decimals, or None for NaN, which JSON lacks."""
-    return None if np.isnan(value) else round(value, 4)
+    calibration = score.reliability.summary()
+    return {"sensors": list(subset), **_summary(score.whole, names), **calibration, "conditions": kinds}
 
 
 def _summary(matrix: Confusion, names: Sequence[str]) -> dict[str, Any]:
