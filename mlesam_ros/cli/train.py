@@ -18,6 +18,8 @@ _EXAMPLES = epilog(
     "mlesam train config/training/street.yaml",
     "mlesam train my_recipe.yaml --out runs/mine --device cuda",
     "mlesam train config/training/street_short.yaml --ablation",
+    "mlesam train --data my_data.yaml --from street",
+    "mlesam train --data my_data.yaml --from sam2.1_hiera_base_plus --device cuda",
     "mlesam train --recipe deliver --data /data/DELIVER --backbone sam2_hiera_base_plus",
     "torchrun --nproc-per-node 4 -m mlesam_ros.cli train my_recipe.yaml",
 )
@@ -36,7 +38,23 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(help="Name of a shipped recipe instead of a file, such as deliver.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the data set in files; overrides the recipe.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="A .yaml file with data: and any other keys of a recipe, instead of a recipe; the keys that it lacks "
+            "are chosen. Or the folder of the recipe's data set in files.",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="WEIGHTS",
+            help="Weights to start from: a checkpoint of experts, such as street, or a backbone's, such as those of "
+            "SAM; a file, or a name of mlesam weights.",
+        ),
+    ] = None,
     backbone: Annotated[
         Path | None, typer.Option(help="Frozen weights: a file, or a name of mlesam weights; overrides the recipe.")
     ] = None,
@@ -55,6 +73,10 @@ def train(
 ) -> None:
     """Train a backbone or experts, and evaluate them on held-out data.
 
+    Of a checkpoint given by --from, classes of the same name, the experts of the sensors that the data has, and what
+    all classes share are the start; a table names what was taken. The last weights are beside report.html, the best
+    ones of the validations in best/.
+
     The recipe's params describe the sensors of bags; --params and -p override them.
 
     After an interruption, the same command resumes; the result is the same as without interruption. Under torchrun the
@@ -64,8 +86,12 @@ def train(
     from mlesam_training.train_run import ABLATION, ablate
     from mlesam_training.train_run import train as run
 
-    path = _recipe_file(file, recipe)
-    loaded = _load_recipe(path, data, backbone, device, params, param or [])
+    open_recipe = data is not None and data.suffix in (".yaml", ".yml")
+    if open_recipe and (file or recipe):
+        raise typer.BadParameter(f"--data {data} replaces the recipe; give one of the two.")
+    path = data if data is not None and open_recipe else _recipe_file(file, recipe)
+    folder_of_data = None if open_recipe else data
+    loaded = _load_recipe(path, folder_of_data, backbone, device, params, param or [], start, open_recipe)
     folder = out or Path("runs") / (f"{path.stem}_ablation" if ablation else path.stem)
     if ablation:
         result = {"ablation": str(ablate(loaded, folder, resume=not restart))}
@@ -101,12 +127,18 @@ def _load_recipe(
     device: str | None,
     params: Path | None,
     rules: list[str],
+    start: str | None,
+    leave_open: bool,
 ) -> Recipe:
     """Load the recipe and apply the options."""
+    from functools import partial
+
     from mlesam_ros.errors import ConfigError
     from mlesam_training.recipe import FileData, load_recipe
+    from mlesam_training.recipe_choice import fill_recipe
 
-    recipe = load_recipe(path)
+    given = None if backbone is None else str(backbone)
+    recipe = load_recipe(path, partial(fill_recipe, weights=start, backbone=given, leave_open=leave_open))
     if data is not None:
         if not isinstance(recipe.data, FileData):
             raise ConfigError(
@@ -115,8 +147,6 @@ def _load_recipe(
         recipe = replace(recipe, data=replace(recipe.data, root=str(data)))
     if params is not None or rules:
         recipe = _override_sensors(recipe, params, rules)
-    if backbone is not None:
-        recipe = replace(recipe, backbone=str(backbone))
     return replace(recipe, device=device) if device else recipe
 
 

@@ -65,9 +65,9 @@ def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
             belongs to, or lists the differing tensors.
     """
     state = to_sam2_keys(read_tensors(Path(path)))
-    theirs = {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)}
+    theirs = _encoder(state)
     if differing := describe_key_mismatch(theirs, backbone.state_dict()):
-        owner = next((name for name in BACKBONES if not describe_key_mismatch(theirs, _shapes(name))), None)
+        owner = backbone_of(state)
         reason = f"but {owner}" if owner else f"of its {len(theirs)} tensors of base weights {differing}"
         raise CheckpointError(
             f"{path} is not {backbone.name}{' ' if owner else ': '}{reason}.",
@@ -75,6 +75,16 @@ def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
         )
     backbone.load_state_dict(theirs)
     return state
+
+
+def backbone_of(state: Mapping[str, Tensor]) -> str | None:
+    """Name of the backbone that tensors under SAM 2's names belong to; None for no known one."""
+    theirs = _encoder(state)
+    return next((name for name in BACKBONES if not describe_key_mismatch(theirs, _shapes(name))), None)
+
+
+def _encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)}
 
 
 @torch.no_grad()
@@ -324,21 +334,19 @@ def load_checkpoint(
     return model.eval()
 
 
-def load_trained(path: str | Path, model: MLESAM, ignore_unused_heads: bool = False) -> None:
+def load_trained(path: str | Path, model: MLESAM) -> None:
     """Load a checkpoint's tensors into an existing float32 model.
 
     Args:
         path: a file written by `save_checkpoint`.
         model: model of the same backbone, rank, modalities and classes, on the same base weights.
-        ignore_unused_heads: whether the file may have a router or an auxiliary head that the model lacks.
 
     Raises:
         CheckpointError: the file is unreadable, or of another backbone, rank, label space, set of modalities or other
             base weights; the message names both values.
     """
-    _, base = _check_compatible(path, model, ("backbone", "rank", "modalities"))
-    state = _read_matching_state(path, model, ("router.", "auxiliary.") if ignore_unused_heads else ())
-    model.load_state_dict(state, strict=False)
+    _, base = check_compatible(path, model, ("backbone", "rank", "modalities"))
+    model.load_state_dict(_read_matching_state(path, model), strict=False)
     model.experts.unmerge()
     model.base_sha256 = base
 
@@ -359,11 +367,11 @@ def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality]
             message names both values.
         ConfigError: the file has no such expert.
     """
-    config, _ = _check_compatible(path, model, _SHARED_FIELDS)
+    config, _ = check_compatible(path, model, _SHARED_FIELDS)
     wanted = config.modalities if modalities is None else tuple(modalities)
     if foreign := [m for m in wanted if m not in config.modalities]:
         raise ConfigError(f"{path} has no expert for {', '.join(foreign)}; it has {', '.join(config.modalities)}.")
-    state, read = _read_trained(path), {}
+    state, read = read_trained(path), {}
     for modality in wanted:
         prefix = f"experts.by_modality.{modality}."
         theirs = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
@@ -406,24 +414,15 @@ def _check_shapes(path: str | Path, config: MLESAMConfig) -> None:
         _read_matching_state(path, MLESAM(config))
 
 
-def _read_matching_state(path: str | Path, model: MLESAM, optional: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Read a checkpoint's tensors; require exactly those of the model, except for optional parts that it lacks.
-
-    Without optional parts the model must be one of the file's configuration.
-    """
-    own, state = trainable_state(model), _read_trained(path)
-    state = {name: tensor for name, tensor in state.items() if name in own or not name.startswith(optional)}
-    if differing := describe_key_mismatch(state, own):
-        if optional:
-            raise CheckpointError(
-                f"{path} does not fit the model: of its {len(state)} tensors {differing}.",
-                "Give the model the file's auxiliary, features, combine and router_width.",
-            )
+def _read_matching_state(path: str | Path, model: MLESAM) -> dict[str, Tensor]:
+    """Read a checkpoint's tensors; require exactly those of the model, which has the file's configuration."""
+    state = read_trained(path)
+    if differing := describe_key_mismatch(state, trainable_state(model)):
         raise CheckpointError(f"{path} contradicts its own configuration: of its {len(state)} tensors {differing}.")
     return state
 
 
-def _read_trained(path: str | Path) -> dict[str, Tensor]:
+def read_trained(path: str | Path) -> dict[str, Tensor]:
     """Read a checkpoint's tensors; require finite float32: other values make wrong masks without an error."""
     state = read_tensors(Path(path))
     for name, tensor in state.items():
@@ -467,13 +466,16 @@ def _only(mapping: Mapping[Modality, Any], names: Sequence[Modality]) -> dict[Mo
     return {m: value for m, value in mapping.items() if m in names}
 
 
-def _check_compatible(path: str | Path, model: MLESAM, names: Sequence[str]) -> tuple[MLESAMConfig, str]:
+def check_compatible(
+    path: str | Path, model: MLESAM, names: Sequence[str], same_labels: bool = True
+) -> tuple[MLESAMConfig, str]:
     """Configuration and base weights' SHA-256 of a checkpoint that is compatible with a model.
 
     Args:
         path: the checkpoint.
         model: the model to load into.
         names: configuration fields on which they must agree.
+        same_labels: whether their label spaces must agree.
 
     Raises:
         CheckpointError: one of these fields, the label space or the base weights differ; the message names both values.
@@ -481,7 +483,7 @@ def _check_compatible(path: str | Path, model: MLESAM, names: Sequence[str]) -> 
     metadata = _read_metadata(Path(path))
     config, current = _parse_config(path, metadata), _current_config(model)
     check_fields(path, config, current, names)
-    _check_labels(path, config.label_space, current.label_space)
+    _check_labels(path, config.label_space, current.label_space if same_labels else config.label_space)
     exact = all(p.dtype == torch.float32 for p in model.backbone.parameters())
     found = model.base_sha256 if model.base_sha256 and not exact else weights_sha256(model.backbone)
     if found != metadata["base_sha256"]:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +21,7 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.mlesam import MLESAM, Features
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_training.data_config import DataSplits, verify_files
+from mlesam_training.dataset_evaluation import most_likely
 from mlesam_training.distributed import is_first, pick_device, world_size
 from mlesam_training.recipe import BLOCKS, NONE, Recipe
 from mlesam_training.stages import ExpertStage, PretrainStage
@@ -125,7 +128,7 @@ _GIB = 2**30
 
 
 def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits) -> None:
-    """Print length and memory of the run, check every file, augment a sample, and evaluate a batch.
+    """Print length and memory of the run, check every file, and augment a sample.
 
     Args:
         recipe: recipe with its length in steps.
@@ -144,13 +147,30 @@ def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSp
         check_gpu_memory(needed, torch.cuda.get_device_properties(device).total_memory)
     verify_files(source)
     source.augment(*source.train.batch([0], stage.inputs), torch.Generator().manual_seed(recipe.seed), 0.0)
+
+
+def evaluation_seconds(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits) -> float:
+    """Evaluate one batch of held-out rows.
+
+    Args:
+        recipe, stage, source: as for `preflight`; of any data.
+
+    Returns:
+        Seconds that all held-out rows will take, about.
+
+    Raises:
+        DatasetError, LabelError: a row cannot be read.
+    """
+    begun, device = time.monotonic(), pick_device(recipe.device)
+    torch.set_num_threads(recipe.threads)
     rows = range(min(evaluation_batch(recipe, source), len(source.held_out)))
     images, ground_truth = source.held_out.batch(rows, stage.inputs)
-    images = source.fit(images, ground_truth)[0] if source.fit else images
+    images, ground_truth = source.fit(images, ground_truth) if source.fit else (images, ground_truth)
     stage.model.eval().to(device)
     with torch.inference_mode(), autocast(recipe.precision, device):
-        for _ in stage.predict({name: image.to(device) for name, image in images.items()}, rows):
-            continue
+        for _, logits in stage.predict({name: image.to(device) for name, image in images.items()}, rows):
+            most_likely(logits, ground_truth.shape[-2:], (1.0,))
+    return (time.monotonic() - begun) * len(source.held_out) / len(rows) / world_size()
 
 
 def evaluation_batch(recipe: Recipe, source: DataSplits) -> int:
@@ -175,6 +195,26 @@ def summary(recipe: Recipe, source: DataSplits, needed: int) -> str:
     length = f"{len(source.train)} training samples, {each} steps of {recipe.batch} per epoch, {recipe.steps} steps; "
     memory = f"; a step takes at least {needed / _GIB:.1f} GiB" if needed else ""
     return f"{length}{len(source.held_out)} held-out samples ({source.description}){memory}"
+
+
+_USABLE = 0.85
+"""Part of the memory of a GPU that the estimate of a step may take."""
+
+
+def fit_memory(recipe: Recipe, needed: Callable[[Recipe], int], there: int) -> Recipe:
+    """Cut the batch into parts, and checkpoint blocks after that, until a step fits into the memory of a GPU.
+
+    Args:
+        recipe: a recipe.
+        needed: estimates the bytes of a step of a recipe; 0 for unknown.
+        there: bytes of the GPU.
+    """
+    while needed(recipe) > _USABLE * there:
+        parts = next((n for n in range(recipe.accumulate + 1, recipe.batch + 1) if recipe.batch % n == 0), None)
+        if parts is None:
+            return replace(recipe, checkpointing=BLOCKS)
+        recipe = replace(recipe, accumulate=parts)
+    return recipe
 
 
 def check_gpu_memory(needed: int, there: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from math import isfinite
@@ -376,7 +376,9 @@ class Recipe:
         data: the data set; its key `kind` defaults to street.
         model: the model's configuration, see `mlesam_ros.model.model_config.MLESAMConfig`.
         backbone: file or name of the frozen backbone's weights, see `resolve_weights`; for the stage `experts`.
-        start: weights of an earlier run of the same stage, to start from instead of random weights.
+        start: weights to start from instead of random ones: of stage `pretrain` a backbone's; of `experts` a
+            checkpoint on the same backbone, of which everything that fits is taken, see `warm_start.start_from`.
+        chosen: keys that `recipe_choice.choose` sets once the number of samples is known.
         steps, batch: length of the run, and samples per step over all processes.
         epochs, warmup_epochs: length and warm-up in epochs, instead of `steps` and `warmup`.
         accumulate: number of parts of a batch (gradient accumulation).
@@ -411,6 +413,7 @@ class Recipe:
     warmup_epochs: float = 0.0
     backbone: PathText | None = None
     start: PathText | None = None
+    chosen: tuple[str, ...] = ()
     batch: int = 8
     accumulate: int = 1
     lr: float = 5e-4
@@ -449,7 +452,7 @@ class Recipe:
         check_choice("checkpointing", self.checkpointing, CHECKPOINTING)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         _shares("mixture", self.mixture, MODALITIES)
-        if bool(self.epochs) == bool(self.steps):
+        if bool(self.epochs) == bool(self.steps) and "steps" not in self.chosen:
             raise ConfigError(f"steps is {self.steps} and epochs is {self.epochs}.", "Give one of the two.")
         self._check_heights()
         least = dict.fromkeys(("batch", "accumulate", "label_stride", "threads", "log_every"), 1)
@@ -494,13 +497,17 @@ MUTABLE_KEYS = (
 length of a run is compared in steps."""
 
 
-def load_recipe(path: str | Path) -> Recipe:
+def load_recipe(path: str | Path, fill: Callable[[Any], Any] = lambda content: content) -> Recipe:
     """Read a recipe and, for bags, check its parameter file.
+
+    Args:
+        path: the file.
+        fill: receives its content and returns that of a complete recipe.
 
     Raises:
         ConfigError: a file is missing or not YAML, or a key or value is not accepted.
     """
-    recipe = from_mapping(Recipe, read_yaml(path, "recipe"), f"recipe {path}")
+    recipe = from_mapping(Recipe, fill(read_yaml(path, "recipe")), f"recipe {path}")
     return replace(recipe, data=_beside(recipe.data, path))
 
 

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from mlesam_ros.config import EventParameters
 from mlesam_ros.corruptions import Subset
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, PackageError
+from mlesam_ros.extras import require_extra
 from mlesam_ros.files import atomic_write, exclusive_folder, expand_path
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.model.checkpoint import load_backbone, load_checkpoint, load_trained, save_backbone, save_checkpoint
+from mlesam_ros.metrics import round_or_none
+from mlesam_ros.model.checkpoint import load_backbone, load_checkpoint, save_backbone, save_checkpoint
 from mlesam_ros.model.model_config import MLESAMConfig, subset_name
 from mlesam_ros.preprocessing.base import EVENT_WINDOW
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, image_settings, make_preprocessors
@@ -33,22 +35,33 @@ from mlesam_training.dataset_evaluation import (
     evaluate,
     robustness,
     robustness_table,
-    round_or_none,
     summary,
     tables,
     to_json,
 )
 from mlesam_training.distributed import barrier, is_first, pick_device, processes
 from mlesam_training.labeled_dataset import LabeledDataset
-from mlesam_training.preflight import evaluation_batch, preflight
-from mlesam_training.recipe import BLOCKS, BagData, FileData, Recipe, StreetData, load_recipe, scheduled
+from mlesam_training.preflight import evaluation_batch, evaluation_seconds, fit_memory, needed_bytes, preflight
+from mlesam_training.recipe import (
+    BLOCKS,
+    BagData,
+    FileData,
+    Recipe,
+    StreetData,
+    load_recipe,
+    recipe_dict,
+    scheduled,
+)
+from mlesam_training.recipe_choice import choose
 from mlesam_training.stages import ExpertStage, PretrainStage
 from mlesam_training.temperature import fit_temperatures
 from mlesam_training.trainer import STATE, check_tensorboard, checkpoint_blocks, run
+from mlesam_training.training_report import REPORT, VALIDATION, training_curves, write_report
+from mlesam_training.warm_start import WarmStart, start_from
 
 EVALUATION = "evaluation.json"
 EXPERTS = "experts.safetensors"
-VALIDATION, BEST = "validation.jsonl", "best"
+BEST = "best"
 _MAX_CLASS_WEIGHT = 4.0
 
 
@@ -91,7 +104,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
         source = files or open_source(recipe, config)
         if isinstance(stage, ExpertStage):
             stage.blanks = source.train.blanks
-        recipe = scheduled(recipe, len(source.train))
+        recipe = _complete(recipe, stage, source)
         if files:
             preflight(recipe, stage, files)
         stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
@@ -99,7 +112,8 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
             (out / VALIDATION).unlink(missing_ok=True)
             shutil.rmtree(out / BEST, ignore_errors=True)
         validation = Validation(recipe, stage, source, out)
-        run(recipe, stage, source.train, source.augment, out, resume, validation)
+        seconds = evaluation_seconds(recipe, stage, source) * (1 + _validations(recipe))
+        run(recipe, stage, source.train, source.augment, out, resume, validation, seconds)
         stage.model.eval()
         scores = _evaluate(recipe, stage, source, out)
         path = out / (EXPERTS if recipe.stage == "experts" else f"{config.backbone}.safetensors")
@@ -218,13 +232,41 @@ def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertSt
     else:
         stage = ExpertStage(config, str(recipe.backbone), recipe.full_share, None)
         if recipe.start:
-            load_trained(recipe.start, stage.model, ignore_unused_heads=True)
+            _show_start(start_from(recipe.start, stage.model))
         if recipe.teacher:
             teacher = load_checkpoint(recipe.teacher, recipe.backbone, config.label_space)
             stage.distill(teacher.to(pick_device(recipe.device)), recipe.teacher)
     if recipe.checkpointing == BLOCKS:
         checkpoint_blocks(stage.model.backbone.blocks)
     return stage
+
+
+def _show_start(start: WarmStart) -> None:
+    if is_first():
+        console = Console(stderr=True)
+        console.print(start.table())
+        if start.note:
+            console.print(f"note: {start.note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _complete(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits) -> Recipe:
+    """Choose the keys that the recipe leaves open, print them, and convert epochs to steps."""
+    device, samples, chosen = pick_device(recipe.device), len(source.train), recipe.chosen
+    recipe = choose(recipe, samples, device)
+    if "accumulate" in chosen and device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        before, recipe = recipe, fit_memory(recipe, lambda smaller: needed_bytes(smaller, stage, source), memory)
+        if recipe.checkpointing != before.checkpointing:
+            checkpoint_blocks(stage.model.backbone.blocks)
+    if chosen and is_first():
+        listed = ", ".join(f"{key} {getattr(recipe, key)}" for key in chosen)
+        words = f"chosen for {samples} samples on {device.type}: {listed}"
+        Console(stderr=True).print(words, markup=False, highlight=False, soft_wrap=True)
+    return scheduled(recipe, samples)
+
+
+def _validations(recipe: Recipe) -> int:
+    return (recipe.steps - 1) // recipe.validate_every if recipe.validate_every else 0
 
 
 def _evaluate(
@@ -253,7 +295,37 @@ def _evaluate(
     if is_first():
         atomic_write(out / EVALUATION, json.dumps(content, indent=1))
         Console(stderr=True).print(*shown, sep="\n")
+        _write_page(recipe, stage, source, out, scores, content, how)
     return scores
+
+
+def _write_page(
+    recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits, out: Path, scores: Mapping[Subset, Score],
+    content: Mapping[str, Any], how: EvalConfig,
+) -> None:  # fmt: skip
+    """Write `report.html`; print a note instead where Jinja2 is not installed."""
+    try:
+        require_extra("jinja2", REPORT)
+    except PackageError as error:
+        Console(stderr=True).print(f"note: {error}", markup=False, highlight=False, soft_wrap=True)
+        return
+    write_report(
+        out / REPORT, f"{out.name} – training", content, scores, stage.predict, source.held_out, stage.inputs,
+        how, _facts(recipe), "mlesam train", EVALUATION, training_curves(out), _cards(recipe, source),
+    )  # fmt: skip
+
+
+def _facts(recipe: Recipe) -> dict[str, Any]:
+    """Keys of the recipe for the report, the nested ones dotted."""
+    flat: dict[str, Any] = {}
+    for key, value in recipe_dict(recipe).items():
+        flat |= {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _cards(recipe: Recipe, source: DataSplits) -> list[tuple[str, str, str]]:
+    samples = f"{len(source.train)} + {len(source.held_out)}"
+    return [(samples, "samples", "training + held out"), (str(recipe.steps), "steps", f"of {recipe.batch} samples")]
 
 
 def _how(recipe: Recipe, source: DataSplits) -> EvalConfig:

@@ -52,6 +52,8 @@ def poly(step: int, steps: int, warmup: int, power: float = 0.9, start: float = 
 Log = Callable[[int, float, float, float], None]
 """Takes (step, loss, gradient norm, learning rate) after every step."""
 LOG = "log.jsonl"
+_TIMED = 5
+"""Steps after which the time of the run is estimated."""
 TENSORBOARD = "tensorboard"
 
 
@@ -66,7 +68,7 @@ def check_tensorboard(recipe: Recipe) -> None:
 
 
 @contextmanager
-def training_log(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
+def training_log(out: Path, first: int, recipe: Recipe, seconds: float = 0.0) -> Iterator[Log]:
     """Show a progress bar and log every `recipe.log_every` steps. Only the first process logs.
 
     Args:
@@ -74,6 +76,7 @@ def training_log(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
             run repeats are dropped.
         first: first step of the run.
         recipe: recipe of the run.
+        seconds: that validations and evaluation will take, about; for the estimate after `_TIMED` steps.
 
     Raises:
         FileError: the disk is full.
@@ -83,7 +86,7 @@ def training_log(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
         return
     try:
         with track(recipe.stage, recipe.steps, "steps", lines=False) as show, _scalars(out, first, recipe) as scalars:
-            yield _Writer(out, first, recipe, show, scalars)
+            yield _Writer(out, first, recipe, show, scalars, seconds)
     except OSError as error:
         raise write_error(out / LOG, error, 0) from error
 
@@ -103,8 +106,10 @@ def _scalars(out: Path, first: int, recipe: Recipe) -> Iterator[Any]:
 class _Writer:
     """Writes the mean loss since the last log entry."""
 
-    def __init__(self, out: Path, first: int, recipe: Recipe, show: ProgressCallback, scalars: Any) -> None:
-        self._recipe, self._first, self._show = recipe, first, show
+    def __init__(
+        self, out: Path, first: int, recipe: Recipe, show: ProgressCallback, scalars: Any, seconds: float
+    ) -> None:
+        self._recipe, self._first, self._show, self._seconds = recipe, first, show, seconds
         self._path = out / LOG
         _drop_entries_from(self._path, first)
         self._scalars = scalars
@@ -114,6 +119,8 @@ class _Writer:
     def __call__(self, step: int, loss: float, norm: float, rate: float) -> None:
         recipe, now = self._recipe, time.monotonic()
         self._losses.append(loss)
+        if step + 1 == self._first + _TIMED:
+            self._estimate(now)
         speed = recipe.batch * len(self._losses) / max(now - self._since, 1e-9)
         note = f"loss {loss:.3f}  lr {rate:.1e}  {speed:.1f} samples/s"
         self._show(step + 1, recipe.steps, note)
@@ -133,6 +140,12 @@ class _Writer:
             line = f"{recipe.stage} {step + 1}/{recipe.steps}: {note}, {left:.1f} min left"
             print(line, file=sys.stderr, flush=True)  # standard output is for results
         self._losses, self._since = [], now
+
+    def _estimate(self, now: float) -> None:
+        each, steps = (now - self._begun) / _TIMED, self._recipe.steps - self._first
+        minutes = (each * steps + self._seconds) / 60
+        line = f"about {minutes:.1f} min: {steps} steps of {each:.2f} s, {self._seconds / 60:.1f} min of evaluation"
+        print(line, file=sys.stderr, flush=True)
 
 
 def _drop_entries_from(path: Path, first: int) -> None:
@@ -180,7 +193,7 @@ class Stage(Protocol):
 
 def run(
     recipe: Recipe, stage: Stage, dataset: LabeledDataset, augment: AugmentBatch, out: Path, resume: bool = True,
-    validate: Callable[[int], None] | None = None,
+    validate: Callable[[int], None] | None = None, seconds: float = 0.0,
 ) -> None:  # fmt: skip
     """Train to the last step of the recipe.
 
@@ -193,6 +206,7 @@ def run(
         resume: continue from `out/state.pt` if it exists.
         validate: called after every `recipe.validate_every` steps with their number, while the model has its average
             weights; None for no validation.
+        seconds: that validations and evaluation will take, about.
 
     Raises:
         CheckpointError: the state belongs to another recipe or is damaged.
@@ -207,7 +221,7 @@ def run(
     first = state.restore(out / STATE, origin) if resume else 0
     loader = BatchLoader(recipe, dataset, augment, stage.plan, device)
     saved = time.monotonic()
-    with training_log(out, first, recipe) as log:
+    with training_log(out, first, recipe, seconds) as log:
         for step, batches in enumerate(loader.steps(first), first):
             rate = recipe.lr * poly(step, recipe.steps, recipe.warmup, recipe.power)
             loss, norm = train_step(recipe, stage, state, batches, rate, out)
