@@ -272,7 +272,9 @@ T = TypeVar("T")
 
 
 def cached_in_inference(owner: Any, parts: Sequence[Tensor], shape: tuple[int, ...], make: Callable[[], T]) -> T:
-    """Return what `make` computes from some parameters, cached in inference mode until it would change.
+    """Return what `make` computes from some frozen parameters, cached in inference mode until it would change.
+
+    Parameters in training are not cached: a fused optimizer changes them without a new `_version`.
 
     Args:
         owner: module that keeps the last value.
@@ -280,7 +282,7 @@ def cached_in_inference(owner: Any, parts: Sequence[Tensor], shape: tuple[int, .
         shape: what the value depends on besides.
         make: computes the value.
     """
-    if not torch.is_inference_mode_enabled() or any(part.is_inference() for part in parts):
+    if not torch.is_inference_mode_enabled() or any(part.is_inference() or part.requires_grad for part in parts):
         return make()
     key = (shape, *((id(part), part.dtype, part.device, part._version) for part in parts))  # _version: in-place changes
     cached = owner.__dict__.get("_cached")

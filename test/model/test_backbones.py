@@ -48,13 +48,14 @@ class TestCachedPositionalEmbedding:
     def test_cached_embedding_equals_the_computed_one(self, nano):
         for size in ((16, 16), (8, 24), (16, 16)):
             with torch.inference_mode():
+                nano.requires_grad_(False)
                 kept = [nano.trunk.position(*size) for _ in range(2)]
             assert kept[0] is kept[1]
             assert torch.equal(kept[0], nano.trunk._interpolate(*size))
 
     @pytest.mark.parametrize("name", ["pos_embed", "pos_embed_window"])
     def test_cache_follows_the_weights(self, name):
-        trunk = build_backbone("hiera_nano").trunk
+        trunk = build_backbone("hiera_nano").requires_grad_(False).trunk
         with torch.inference_mode():
             trunk.position(16, 16)
         with torch.no_grad():
@@ -62,8 +63,20 @@ class TestCachedPositionalEmbedding:
         with torch.inference_mode():
             assert torch.equal(trunk.position(16, 16), trunk._interpolate(16, 16))
 
-    def test_cache_follows_replaced_parameters(self):
+    def test_weights_in_training_are_not_cached(self):
+        """A fused optimizer changes them, and not their `_version`."""
         trunk = build_backbone("hiera_nano").trunk
+        optimizer = torch.optim.AdamW(trunk.parameters(), lr=1.0, fused=True)
+        with torch.inference_mode():
+            before = trunk.position(16, 16).clone()
+        trunk.position(16, 16).sum().backward()
+        optimizer.step()
+        with torch.inference_mode():
+            after = trunk.position(16, 16)
+        assert not torch.allclose(after, before) and torch.equal(after, trunk._interpolate(16, 16))
+
+    def test_cache_follows_replaced_parameters(self):
+        trunk = build_backbone("hiera_nano").requires_grad_(False).trunk
         for _ in range(3):
             state = {name: torch.randn_like(tensor) for name, tensor in trunk.state_dict().items()}
             trunk.load_state_dict(state, assign=True)
@@ -71,7 +84,7 @@ class TestCachedPositionalEmbedding:
                 assert torch.equal(trunk.position(16, 16), trunk._interpolate(16, 16))
 
     def test_cache_follows_the_precision(self):
-        trunk = build_backbone("hiera_nano").trunk
+        trunk = build_backbone("hiera_nano").requires_grad_(False).trunk
         with torch.inference_mode():
             trunk.position(16, 16)
             assert trunk.bfloat16().position(16, 16).dtype == torch.bfloat16

@@ -30,6 +30,7 @@ from mlesam_training.stages import ExpertStage, PretrainStage
 from mlesam_training.state import TrainState
 from mlesam_training.train_run import EVALUATION, EXPERTS, model_config, train
 from mlesam_training.trainer import LOG, STATE, TENSORBOARD
+from mlesam_training.training_report import REPORT
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCES = (str(CHECKOUT), str(CHECKOUT / "training"))
@@ -184,7 +185,7 @@ def test_two_processes_train_what_one_trains(together, alone, smoke, stage, fold
 
 def test_only_the_first_process_writes(together):
     folder = together / "begun" / "experts"
-    assert {path.name for path in folder.iterdir()} == {STATE, LOG, TENSORBOARD, EVALUATION, STAGES["experts"]}
+    assert {path.name for path in folder.iterdir()} == {STATE, LOG, TENSORBOARD, EVALUATION, REPORT, STAGES["experts"]}
     assert len(list((folder / TENSORBOARD).iterdir())) == 1
 
 
