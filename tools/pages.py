@@ -345,6 +345,15 @@ def costmap(found: Json) -> str:
     return _scores(heads, [list(row.values()) for row in found["rows"]])
 
 
+def warm_start(found: Json) -> str:
+    """Mean mIoU of the seeds by step, of experts that start cold and from the shipped checkpoint."""
+    steps = list(found["rows"][-1]["miou"])
+    rows = [[row["start"], *(row["miou"].get(step) for step in steps), row["spread"]] for row in found["rows"]]
+    heads = ["start", *(f"step {step}" for step in steps), "standard deviation"]
+    how = f"{len(found['seeds'])} seeds, {found['size']} pixels, {found['minutes']:g} min on two shared cores"
+    return f"{_scores(heads, rows)}\n{how}: `{found['command']}`.\n"
+
+
 def _shown(evaluation: Json) -> dict[str, Json]:
     """Heading → entry: all sensors, all but camera or LiDAR, and each of these alone."""
     entries = {frozenset(entry["sensors"]): entry for entry in evaluation["subsets"]}
@@ -384,6 +393,7 @@ def _tables() -> dict[str, Callable[[], str]]:
         **{make.__name__: partial(make, results) for make in (goals, switches, node_parts)},
         **{make.__name__: partial(make, evaluation) for make in (subsets, conditions, classes, protocols)},
         "ablation": partial(ablation, ablated),
+        "warm_start": partial(warm_start, _load(WEIGHTS / "warm_start.json")),
         "costmap": partial(costmap, _load(WEIGHTS / "costmap.json")),
     }
 
