@@ -5,9 +5,9 @@
 
 NAME is `sensors` (OpenCV, NumPy), `sync` (the policy of message_filters), `model` (one sensor after the other with LoRA
 wrappers; the frozen encoder), `runtimes` (exported files of the shipped experts; SegFormer-B0), `encoders` (SAM 2's of
-Meta's package), `paths`, `node` (every topic subscribed), `publishing` (a narrower overlay) or `training` (a plain
-loop). With `model`, `runtimes` and `paths` go the options of `mlesam bench model`. Alternatives take turns in one
-process.
+Meta's package), `paths`, `node` (every topic subscribed), `publishing` (a narrower overlay), `views` (a node per
+camera) or `training` (a plain loop). With `model`, `runtimes` and `paths` go the options of `mlesam bench model`.
+Alternatives take turns in one process.
 """
 
 from __future__ import annotations
@@ -126,6 +126,14 @@ def publishing(repeats: int) -> list[BenchmarkResult]:
     return node_parts.publishing(repeats)
 
 
+def views(repeats: int) -> list[BenchmarkResult]:
+    """Three cameras in one node, beside a node for each."""
+    prepare_own_domain()
+    import camera_views
+
+    return camera_views.run(repeats)
+
+
 def training(repeats: int) -> list[BenchmarkResult]:
     """The training step beside the plain loop, its memory and scaling."""
     return training_worker.run(repeats)
@@ -141,7 +149,7 @@ def measured_ceilings(options: Options) -> dict[str, Any]:
 
 BENCHMARKS: dict[str, Callable[[int], list[BenchmarkResult]]] = {
     "sensors": sensors, "sync": sync, "encoders": encoders, "node": node, "publishing": publishing,
-    "training": training,
+    "views": views, "training": training,
 }  # fmt: skip
 NETWORK: dict[str, Callable[[int, Options], list[BenchmarkResult]]] = {
     "model": model, "runtimes": runtimes, "paths": paths,

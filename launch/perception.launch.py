@@ -106,6 +106,12 @@ def arguments() -> list[DeclareLaunchArgument]:
             default_value="",
             description="Fixed frame of RViz, such as the camera's on a robot without base_link. Empty: base_link.",
         ),
+        DeclareLaunchArgument(
+            "cameras",
+            default_value="",
+            description="Several cameras with one network: their names, as front,left,right, below which their topics "
+            "and masks are. Empty: cameras of params_file, else one camera without a name.",
+        ),
         *overriding_arguments(),
     ]
 
@@ -196,6 +202,8 @@ def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Nod
     in_file = read_parameter_file(file, namespace.rstrip("/") + NODE)[0] if file else {}
 
     overrides: dict[str, Any] = {p: given(name) for name, p in OVERRIDES.items() if given(name)}
+    if given("cameras"):
+        overrides["cameras"] = [name.strip() for name in given("cameras").split(",")]
     overrides |= {name: parse_scalar(given(name)) for name in OVERRIDING_FLAGS if given(name)}
     if "autostart" in in_file and "autostart" not in command_line(context):  # it may be that of nav2's bring-up
         overrides.pop("autostart", None)

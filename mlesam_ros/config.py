@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -231,6 +232,7 @@ class NodeParameters:
         overridden: names set by an override; not a parameter.
         warnings: one sentence for each setting without effect; not a parameter.
         node: full name of the node, which resolves relative topics; not a parameter.
+        by_camera: camera → its parameters, if `cameras` names any; not a parameter.
     """
 
     autostart: bool = parameter(
@@ -267,6 +269,13 @@ class NodeParameters:
     threads: int = parameter(0, "CPU threads of the network; 0: half of the cores.", low=0, high=256, encoding=False)
     calibration_file: str = parameter(
         "", "Rig file for calibration that CameraInfo and TF do not contain; empty: none.", path=True
+    )
+    cameras: tuple[str, ...] = parameter(
+        ("",),
+        "Names of the cameras that have a mask each, under ~/<name>/, by one network. The default is one camera, whose "
+        "mask is under ~/.",
+        START,
+        encoding=False,
     )
     modalities: tuple[str, ...] = parameter(
         MODALITIES, "Sensors that are used.", LIVE, choices=MODALITIES, encoding=False
@@ -353,6 +362,38 @@ class NodeParameters:
     overridden: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     warnings: tuple[str, ...] = field(default=(), compare=False, repr=False)
     node: str = field(default=NODE, compare=False, repr=False)
+    by_camera: Mapping[str, NodeParameters] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def views(self) -> dict[str, NodeParameters]:
+        """Camera → parameters of a node for it alone. The name of the default camera is empty."""
+        named = {
+            camera: {f"{m}.{short}" for m in MODALITIES if m != LIDAR for short in ("topic", "info_topic")}
+            for camera in self.by_camera
+        }
+        return {
+            camera: replace(
+                view,
+                given=_names_of_camera(camera, self.given) | named[camera],
+                overridden=_names_of_camera(camera, self.overridden),
+            )
+            for camera, view in self.by_camera.items()
+        } or {"": self}
+
+    @property
+    def alone(self) -> NodeParameters:
+        """Parameters of the only camera.
+
+        Raises:
+            ConfigError: there are several.
+        """
+        first, *others = self.views
+        if others:
+            raise ConfigError(
+                f"cameras is [{', '.join(self.views)}], but masks of one camera are made here.",
+                f"Choose it, such as -p 'cameras:=[{first}]'.",
+            )
+        return self.views[first]
 
     def sensor(self, modality: Modality) -> SensorParameters:
         """Parameters of one sensor."""
@@ -389,7 +430,7 @@ class NodeParameters:
 
     def values(self) -> dict[str, Any]:
         """Name → value of the given parameters, tuples as lists."""
-        listed = ((name, value) for name, _, value in iter_parameters(self) if name in self.given)
+        listed = ((name, value) for name, _, value in iter_declared(self) if name in self.given)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in listed}
 
     def check(self) -> None:
@@ -398,6 +439,9 @@ class NodeParameters:
         Raises:
             ConfigError: names the parameter, its value and the accepted ones.
         """
+        for camera, view in self.by_camera.items():
+            with _naming(camera):
+                view.check()
         if not re.fullmatch(f"{AUTO}|cpu|cuda(:[0-9]+)?", self.device):
             raise ConfigError(f"device is {self.device!r}; accepted are auto, cpu, cuda and cuda:<number>.")
         for modality in MODALITIES:
@@ -414,6 +458,18 @@ class NodeParameters:
         Raises:
             ConfigError: names the parameters, their values and the accepted ones.
         """
+        images: dict[str, str] = {}
+        for camera, view in self.by_camera.items():
+            with _naming(camera):
+                view.check_together()
+            topic = view.resolve(view.camera.topic)
+            if CAMERA in view.modalities and (other := images.setdefault(topic, camera)) != camera:
+                raise ConfigError(
+                    f"{other}.camera.topic and {camera}.camera.topic are both {topic}; each camera needs its own.",
+                    f"Set {camera}.camera.topic to another topic.",
+                )
+        if self.by_camera:
+            return  # the sensors of its own are those of no camera
         for modality in MODALITIES:
             sensor = self.sensor(modality)
             if isinstance(sensor, CameraParameters):
@@ -459,11 +515,16 @@ class NodeParameters:
 def initial_rig(parameters: NodeParameters) -> Rig:
     """Rig before any message: that of the calibration file, if one is set.
 
+    `camera.frame_id` chooses among the cameras of the file.
+
     Raises:
         CalibrationError, ConfigError: the file is invalid.
     """
-    path = parameters.calibration_file
-    return load_rig(path) if path else Rig(parameters.camera.frame_id)
+    path, frame = parameters.calibration_file, parameters.camera.frame_id
+    if not path:
+        return Rig(frame)
+    rig = load_rig(path)
+    return replace(rig, camera_frame=frame) if frame in rig.models else rig
 
 
 def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) -> SyncConfig:
@@ -581,11 +642,60 @@ def build_parameters(given: Mapping[str, Any], node: str = NODE) -> NodeParamete
     """
     specs = {name: parameter_spec(name, entry, default) for name, entry, default in iter_parameters()}
     values = {name: spec.validate(given[name]) if name in given else spec.default for name, spec in specs.items()}
-    warnings = tuple(unknown_names(given))
-    parameters = replace(assemble(values), node=node, given=frozenset(given), warnings=warnings)
+    for camera in check_cameras(values["cameras"]):
+        for name in CAMERA_PARAMETERS:
+            own, default = f"{camera}.{name}", camera_default(camera, name, values[name])
+            values[own] = replace(specs[name], name=own).validate(given[own]) if own in given else default
+    warnings = tuple(unknown_names(given, values["cameras"]))
+    parameters = replace(assemble(values, node), given=frozenset(given), warnings=warnings)
     parameters.check()
     parameters.check_together()
     return parameters
+
+
+def check_cameras(cameras: Sequence[str]) -> list[str]:
+    """Check the names of the cameras and return them; none for the default camera, which has no name.
+
+    Raises:
+        ConfigError: one is no name that ROS accepts in a topic.
+    """
+    names = [] if tuple(cameras) == ("",) else [*cameras]
+    for name in names:
+        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
+            raise ConfigError(
+                f"cameras has {name!r}; accepted are names of letters, digits and underscores that begin with a letter."
+            )
+    return names
+
+
+def camera_default(camera: str, name: str, value: Any) -> Any:
+    """Value of a camera's parameter that is not given: that for all cameras.
+
+    Relative topics are in the camera's namespace, `front/camera/image_raw`, except that of the LiDAR, which is shared.
+    """
+    sensor, _, short = name.partition(".")
+    own = short in ("topic", "info_topic") and sensor != LIDAR and value and value[0] not in "/~{"
+    return f"{camera}/{value}" if own else value
+
+
+def camera_parameter(name: str) -> str:
+    """Name of a parameter for all cameras: `camera.topic` of `front.camera.topic`; other names are unchanged."""
+    shared = name.partition(".")[2]
+    return shared if shared in CAMERA_PARAMETERS and name not in CAMERA_PARAMETERS else name
+
+
+def _names_of_camera(camera: str, names: Collection[str]) -> frozenset[str]:
+    """Names that are set for a camera, as those of a node for it alone."""
+    return frozenset(names) | {name.partition(".")[2] for name in names if name.startswith(f"{camera}.")}
+
+
+@contextmanager
+def _naming(camera: str) -> Iterator[None]:
+    """Context manager that adds the camera to the message of a `ConfigError`."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"camera {camera}: {error.message}", error.remedy) from error
 
 
 def iter_parameters(parameters: type | Any = NodeParameters, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
@@ -604,6 +714,21 @@ def iter_parameters(parameters: type | Any = NodeParameters, prefix: str = "") -
             yield prefix + entry.name, entry, value
 
 
+CAMERA_PARAMETERS = tuple(
+    name for name, _, _ in iter_parameters() if name == "modalities" or name.partition(".")[0] in MODALITIES
+)
+"""Names of the parameters that each camera of `cameras` has, as `front.camera.topic`."""
+
+
+def iter_declared(parameters: NodeParameters) -> Iterator[tuple[str, Field[Any], Any]]:
+    """Iterate over (name, field, value) of every parameter, and then over those of each camera."""
+    yield from iter_parameters(parameters)
+    for camera, view in parameters.by_camera.items():
+        for name, entry, value in iter_parameters(view):
+            if name in CAMERA_PARAMETERS:
+                yield f"{camera}.{name}", entry, value
+
+
 def parameter_spec(name: str, entry: Field[Any], default: Any) -> ParameterSpec:
     """Specification of a parameter of `iter_parameters`."""
     group, _, short = name.rpartition(".")
@@ -612,9 +737,19 @@ def parameter_spec(name: str, entry: Field[Any], default: Any) -> ParameterSpec:
     return ParameterSpec(name, default, entry.metadata["range"], choices, topic, path)
 
 
-def assemble(values: Mapping[str, Any]) -> NodeParameters:
-    """Build the parameters from checked values of all of them."""
-    return _assembled(NodeParameters(), values, "")
+def assemble(values: Mapping[str, Any], node: str = NODE) -> NodeParameters:
+    """Build the parameters from checked values of all of them, those of cameras included.
+
+    Args:
+        values: name → value.
+        node: full name of the node.
+    """
+    common = replace(_assembled(NodeParameters(), values, ""), node=node)
+    own = {
+        camera: {**values, **{name: values[f"{camera}.{name}"] for name in CAMERA_PARAMETERS}}
+        for camera in check_cameras(common.cameras)
+    }
+    return replace(common, by_camera={camera: _assembled(common, mine, "") for camera, mine in own.items()})
 
 
 def _assembled(tree: Any, values: Mapping[str, Any], prefix: str) -> Any:
@@ -630,16 +765,23 @@ def _assembled(tree: Any, values: Mapping[str, Any], prefix: str) -> Any:
 
 def mutability(name: str) -> str | None:
     """START, CONFIGURE or LIVE; None for an unknown name."""
-    return next((str(entry.metadata["change"]) for known, entry, _ in iter_parameters() if known == name), None)
+    wanted = camera_parameter(name)
+    return next((str(entry.metadata["change"]) for known, entry, _ in iter_parameters() if known == wanted), None)
 
 
-def unknown_names(given: Iterable[str]) -> list[str]:
+def unknown_names(given: Iterable[str], cameras: Sequence[str] = ()) -> list[str]:
     """One warning for each unknown name, with the nearest known one."""
-    known = {name for name, _, _ in iter_parameters()}
-    return [unknown_name(name) for name in given if name not in known and not name.startswith(_RCLPY_PARAMETERS)]
+    known = known_names(cameras)
+    return [unknown_name(n, cameras) for n in given if n not in known and not n.startswith(_RCLPY_PARAMETERS)]
 
 
-def unknown_name(name: str) -> str:
+def unknown_name(name: str, cameras: Sequence[str] = ()) -> str:
     """Warning for an unknown name."""
-    near = difflib.get_close_matches(name, [known for known, _, _ in iter_parameters()], 1)
+    near = difflib.get_close_matches(name, known_names(cameras), 1)
     return shorten(f"parameter {name} does not exist" + (f"; did you mean {near[0]}?" if near else "."))
+
+
+def known_names(cameras: Sequence[str] = ()) -> list[str]:
+    """Names of all parameters, and of those of cameras."""
+    own = [f"{camera}.{name}" for camera in cameras if camera for name in CAMERA_PARAMETERS]
+    return [*(name for name, _, _ in iter_parameters()), *own]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mlesam_ros.config import NodeParameters, preprocessing
-from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem, join_problems
+from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
@@ -37,9 +37,10 @@ from mlesam_ros.model.runtimes import ExportFinder, Runtime, Size, format_image_
 from mlesam_ros.preprocessing.base import DEFAULTS, EVENT_WINDOW, Preprocessing, Preprocessor
 from mlesam_ros.preprocessing.cuda import AsyncUploader, encode_torch
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
-from mlesam_ros.preprocessing.registration import FrameContext
+from mlesam_ros.preprocessing.registration import FrameContext, SweepMotions
 from mlesam_ros.resources import resource_path
-from mlesam_ros.types import AUTO, EVENT, FrameSet, Modality, Segmentation
+from mlesam_ros.types import AUTO, EVENT, FrameSet, Modality, Segmentation, SensorFrame
+from mlesam_ros.view import View, group_views
 
 _WARM_UP_CALLS = 3  # on a GPU the first one also captures the CUDA graph; libraries autotune in the first ones
 
@@ -62,9 +63,6 @@ class Pipeline:
         config: the model's configuration.
         device: such as `cpu` or `cuda`.
         precision: one of `PRECISIONS`.
-        refusals: modality → problem for which its frame was left out of the last set; empty when all of them took part.
-        notes: modality → limitation of its image in the last set, such as missing ego-motion, or a setting that differs
-            from training.
         preprocessing: settings of the sensor data for `FrameReader`, completed from the checkpoint.
     """
 
@@ -110,9 +108,8 @@ class Pipeline:
             {} if checkpoint is None else exports.load(checkpoint, self._torch.model.config)
         )
         self._unexported: set[Size] = set()
-        self.refusals: Mapping[Modality, Problem] = MappingProxyType({})
-        self.notes: Mapping[Modality, str] = MappingProxyType({})
-        self._images: Mapping[Modality, Image | torch.Tensor] = {}
+        self._sweeps = SweepMotions()
+        self._view: View | None = None
 
     @classmethod
     def from_checkpoint(
@@ -163,33 +160,34 @@ class Pipeline:
             CalibrationError: the label camera is unknown.
             MlesamError: no frame is usable; the message has the reason for each.
         """
-        self.refusals = MappingProxyType({})
-        rig = rig.of_set(frame_set)
-        size = self.network_size(rig)
-        resolution = (rig.camera.height, rig.camera.width) if enlarge else size
-        start = time.perf_counter()
-        context = FrameContext(frame_set.time, frame_set.frames)
-        images = self._encode_available(frame_set, rig, context)
-        encoded = time.perf_counter()
-        prediction = self.infer(images)
-        if prediction.nonfinite_modalities:
-            prediction = self.infer(self._drop_modalities(prediction.nonfinite_modalities))
-        ran = time.perf_counter()
-        labels, confidence = (resize_nearest(image, resolution) for image in (prediction.labels, prediction.confidence))
-        done = time.perf_counter()
-        return Segmentation(
-            stamp=frame_set.stamp,
-            frame_id=rig.camera_frame,
-            labels=labels,
-            confidence=confidence,
-            weights=prediction.weights,
-            used=prediction.modalities,
-            skews=dict(frame_set.skews),
-            timings={"encode": encoded - start, "model": ran - encoded, "decode": done - ran},
-            placements=context.placements,
-            network_size=size,
-            depth=context.depth_images.get(size),
-        )
+        (view,) = self.segment_views([(frame_set, rig)], enlarge)
+        if view.error is not None:
+            raise view.error
+        assert view.segmentation is not None
+        return view.segmentation
+
+    def segment_views(self, sets: Sequence[tuple[FrameSet, Rig]], enlarge: bool = True) -> list[View]:
+        """Compute the masks of several cameras: one batch for each subset of the sensors and image size.
+
+        Args:
+            sets: frame set and rig of each camera; see `segment`.
+            enlarge: see `segment`.
+
+        Returns:
+            the views in the order of the sets. One that fails has its `error`, and the others have their masks.
+        """
+        views = [View(frame_set, rig) for frame_set, rig in sets]
+        for view in views:
+            with view.catch():
+                self._encode(view)
+        for batch in group_views(views):
+            self._infer(batch)
+        for view in views:
+            if view.prediction is not None:
+                with view.catch():
+                    self._decode(view, enlarge)
+        self._view = views[-1]
+        return views
 
     def close(self) -> None:
         """Release the device's memory for other processes; the pipeline cannot be used afterwards."""
@@ -211,7 +209,11 @@ class Pipeline:
         Args:
             images: modality → (3, h, w) float32, on the host or on the device.
         """
-        return self._runtime(images)(images)
+        return self.infer_batch([images])[0]
+
+    def infer_batch(self, sets: Sequence[Mapping[Modality, Image | torch.Tensor]]) -> list[Prediction]:
+        """Run the network once for several frame sets of the same modalities and image size; see `infer`."""
+        return self._runtime(sets[0]).batch(sets)
 
     def _runtime(self, images: Mapping[Modality, Image | torch.Tensor]) -> Runtime:
         """Runtime of images of one size: the exported file, or PyTorch, which runs any size.
@@ -278,7 +280,18 @@ class Pipeline:
     @property
     def images(self) -> dict[Modality, Image]:
         """Modality → (3, h, w) float32, the network's input images of the last set."""
-        return {m: i.cpu().numpy() if isinstance(i, torch.Tensor) else i for m, i in self._images.items()}
+        images = {} if self._view is None else self._view.images
+        return {m: i.cpu().numpy() if isinstance(i, torch.Tensor) else i for m, i in images.items()}
+
+    @property
+    def refusals(self) -> Mapping[Modality, Problem]:
+        """Modality → problem for which its frame was left out of the last set; empty when all of them took part."""
+        return MappingProxyType({} if self._view is None else self._view.refusals)
+
+    @property
+    def notes(self) -> Mapping[Modality, str]:
+        """Modality → limitation of its image in the last set, see `View.notes`."""
+        return MappingProxyType({}) if self._view is None else self._view.notes
 
     def swap_experts(self, path: str | Path, modalities: Sequence[Modality] | None = None) -> None:
         """Replace or add experts between two frame sets; the model stays loaded and merged.
@@ -350,45 +363,82 @@ class Pipeline:
         """
         return network_size((rig.camera.height, rig.camera.width), self.config.image_size)
 
-    def _encode_available(
-        self, frame_set: FrameSet, rig: Rig, context: FrameContext
-    ) -> Mapping[Modality, Image | torch.Tensor]:
-        images: dict[Modality, Image | torch.Tensor] = {}
-        size, refusals = self.network_size(rig), dict[Modality, Problem]()
+    def _encode(self, view: View) -> None:
+        """Make the images of a view; frames that cannot be preprocessed become refusals.
+
+        Raises:
+            CalibrationError: the label camera is unknown.
+            MlesamError: no frame is usable.
+        """
+        start = time.perf_counter()
+        view.rig = view.rig.of_set(view.frame_set)
+        view.size = self.network_size(view.rig)
+        view.context = FrameContext(view.frame_set.time, view.frame_set.frames, sweeps=self._sweeps)
         if self._mismatch:
-            context.note(EVENT, self._mismatch)
-        for modality, frame in frame_set.frames.items():
+            view.context.note(EVENT, self._mismatch)
+        for modality, frame in view.frame_set.frames.items():
             if modality not in self._preprocessors:
                 reason = f"the model has no expert for {modality}; it has {', '.join(self._preprocessors)}."
-                refusals[modality] = Problem(reason, f"Take {modality} out of modalities.")
+                view.refusals[modality] = Problem(reason, f"Take {modality} out of modalities.")
                 continue
-            preprocessor = self._preprocessors[modality]
             try:
-                if self.encodes_on_device:
-                    images[modality] = encode_torch(self._upload, preprocessor, frame, rig, size, context)
-                else:
-                    image = preprocessor(frame, rig, size, context)
-                    check_finite({modality: torch.from_numpy(image)})
-                    images[modality] = image
+                view.images[modality] = self._image(frame, view)
             except MlesamError as error:
-                refusals[modality] = error.problem
-        self.refusals = MappingProxyType(refusals)
-        self.notes = context.notes
-        self._images = images
-        return self._require_images()
+                view.refusals[modality] = error.problem
+        view.require_images()
+        view.timings["encode"] = time.perf_counter() - start
 
-    def _require_images(self) -> Mapping[Modality, Image | torch.Tensor]:
-        if not self._images:
-            problem = join_problems(self.refusals.values())
-            raise MlesamError(f"no sensor of the set can be used: {problem.message}", problem.remedy)
-        return self._images
+    def _image(self, frame: SensorFrame, view: View) -> Image | torch.Tensor:
+        preprocessor = self._preprocessors[frame.modality]
+        if self.encodes_on_device:
+            return encode_torch(self._upload, preprocessor, frame, view.rig, view.size, view.context)
+        image = preprocessor(frame, view.rig, view.size, view.context)
+        check_finite({frame.modality: torch.from_numpy(image)})
+        return image
 
-    def _drop_modalities(self, nonfinite_modalities: Sequence[Modality]) -> Mapping[Modality, Image | torch.Tensor]:
-        """The last set's images without those that have NaN or infinite values, which were detected on the device."""
-        why = Problem("its image has NaN or infinite values.", "Fill them before.")
-        self.refusals = MappingProxyType({**self.refusals, **dict.fromkeys(nonfinite_modalities, why)})
-        self._images = {m: image for m, image in self._images.items() if m not in nonfinite_modalities}
-        return self._require_images()
+    def _infer(self, batch: Sequence[View]) -> None:
+        """Run the network on views of the same modalities and image size."""
+        start = time.perf_counter()
+        try:
+            predictions = self.infer_batch([view.images for view in batch])
+        except Exception as error:  # of the network, so that it is that of each view
+            for view in batch:
+                view.error = error
+            return
+        for view, prediction in zip(batch, predictions, strict=True):
+            with view.catch():
+                view.prediction = self._without_nonfinite(view, prediction)
+        for view in batch:
+            view.timings["model"] = time.perf_counter() - start
+
+    def _without_nonfinite(self, view: View, prediction: Prediction) -> Prediction:
+        """Prediction of a view whose images are all finite: the given one, or another without those that are not."""
+        if not prediction.nonfinite_modalities:
+            return prediction
+        view.drop(prediction.nonfinite_modalities)
+        return self.infer(view.images)
+
+    def _decode(self, view: View, enlarge: bool) -> None:
+        """Resize the prediction of a view and complete its segmentation."""
+        start = time.perf_counter()
+        prediction, context, size = view.prediction, view.context, view.size
+        assert prediction is not None
+        resolution = (view.rig.camera.height, view.rig.camera.width) if enlarge else size
+        labels, confidence = (resize_nearest(image, resolution) for image in (prediction.labels, prediction.confidence))
+        view.timings["decode"] = time.perf_counter() - start
+        view.segmentation = Segmentation(
+            stamp=view.frame_set.stamp,
+            frame_id=view.rig.camera_frame,
+            labels=labels,
+            confidence=confidence,
+            weights=prediction.weights,
+            used=prediction.modalities,
+            skews=dict(view.frame_set.skews),
+            timings=view.timings,
+            placements=context.placements,
+            network_size=size,
+            depth=context.depth_images.get(size),
+        )
 
     def _check_event_window(self, path: str | Path, config: MLESAMConfig, modalities: Sequence[Modality]) -> None:
         preprocessors = make_expert_preprocessors(config, modalities, self._settings)

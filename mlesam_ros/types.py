@@ -111,6 +111,7 @@ class PointCloud:
         intensity_field: name of the field with the strength of the echoes; empty for the first known name.
         intensity_scale: the value of that field at full strength; 0 to derive it from type and range of this sweep.
         earlier: the other messages of a sweep that is sent in pieces, newest first; `points` are the last message's.
+        xyz: (N, 3) float32, the result of `cloud_xyz`, which several cameras and topics need; None before its call.
     """
 
     points: npt.NDArray[np.void]
@@ -118,6 +119,7 @@ class PointCloud:
     intensity_field: str = ""
     intensity_scale: float = 0.0
     earlier: tuple[Piece, ...] = ()
+    xyz: npt.NDArray[np.float32] | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def pieces(self) -> list[PointCloud]:

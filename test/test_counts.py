@@ -59,7 +59,7 @@ def test_a_frame_waits_for_the_device_once(pipeline, rig_and_frames, subset):
 def test_between_pictures_and_packet_nothing_passes_between_host_and_device(pipeline, subset):
     """So that it can be recorded as a CUDA graph: any transfer or wait would break the recording off."""
     size = pipeline.config.image_size
-    images = {m: torch.empty(3, size, size, device="meta") for m in subset}
+    images = {m: torch.empty(1, 3, size, size, device="meta") for m in subset}
     with torch.inference_mode():
         _, found = (count(lambda: pipeline._torch.infer_packed(images)) for _ in range(2))
     assert (found.uploads, found.reads, dict(found.waits)) == (0, 0, {})

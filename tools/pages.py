@@ -173,7 +173,8 @@ def _short(type_name: str) -> str:
 
 def _yaml(value: object) -> str:
     if isinstance(value, tuple):
-        return f"[{', '.join(map(str, value))}]"
+        entries = ", ".join(str(entry) or '""' for entry in value)
+        return f"[{entries}]"
     return str(value).lower() if isinstance(value, bool) else '""' if value == "" else str(value)
 
 

@@ -114,21 +114,31 @@ def drive(traffic: Sequence[str], seconds: float, topics: Mapping[str, str] | No
         observer = stack.enter_context(RawSubscriber(hear))
         for topic, type_name in {STATUS: "mlesam_ros/msg/Status", LABELS: IMAGE}.items():
             observer.subscribe(topic, type_name)
-        _wait(observer, lambda: run.complete > 0, "mask of all four sensors")
+        wait_for(observer, lambda: run.complete > 0, "mask of all four sensors")
         ready = time.monotonic() - begun
         for topic, type_name in (topics or {}).items():
             observer.subscribe(topic, type_name)
         observer.spin_for(_SETTLE)
-        run, start, (cpu, faults, _) = Run(ready=ready), time.monotonic(), _process(node.pid)
+        run, start, (cpu, faults, _) = Run(ready=ready), time.monotonic(), process_usage(node.pid)
         observer.spin_for(max(seconds, 1.0))
-        _wait(observer, lambda: len(run.stamps) > 1, "second mask")
+        wait_for(observer, lambda: len(run.stamps) > 1, "second mask")
         run.seconds = time.monotonic() - start
-        after = _process(node.pid)
+        after = process_usage(node.pid)
     run.cpu, run.faults, run.memory = after[0] - cpu, after[1] - faults, after[2]
     return run
 
 
-def _wait(observer: RawSubscriber, done: Callable[[], bool], awaited: str) -> None:
+def wait_for(observer: RawSubscriber, done: Callable[[], bool], awaited: str) -> None:
+    """Listen until something is done.
+
+    Args:
+        observer: the subscriptions.
+        done: whether it is.
+        awaited: name of it for the error.
+
+    Raises:
+        MlesamError: it was not done in time.
+    """
     end = time.monotonic() + _MAX_WAIT
     while not done():
         if time.monotonic() > end:
@@ -154,7 +164,7 @@ def child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _process(pid: int) -> tuple[float, int, int]:
+def process_usage(pid: int) -> tuple[float, int, int]:
     """CPU seconds, minor page faults and resident bytes of a process; see proc(5)."""
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])

@@ -13,7 +13,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,11 @@ from mlesam_ros.messages import CAMERA_INFO, TF_MESSAGE
 from mlesam_ros.preprocessing.evt3 import encode_evt3
 from mlesam_ros.ros.publishers import RawPublisher
 from mlesam_ros.simulation.export import INFO_TOPICS, TOPICS
+from mlesam_ros.simulation.sensors import BASE_FRAME, CAMERA_FRAME
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import (
+    CAMERA,
+    DEPTH,
     EVENT,
     EVENT_PACKET,
     IMAGE,
@@ -116,10 +119,12 @@ class TrafficGenerator:
     Attributes:
         rig: camera models and transforms.
         frames: modality → frame that is published in every period.
+        cameras: name → further camera, whose topics are below its name.
     """
 
     rig: Rig
     frames: Mapping[Modality, SensorFrame]
+    cameras: Mapping[str, TrafficGenerator] = field(default_factory=dict)
 
     def messages(self) -> list[Message]:
         """Serialize the messages of one period, in the order of publication."""
@@ -128,7 +133,12 @@ class TrafficGenerator:
             for m, f in self.frames.items()
             if m in INFO_TOPICS
         ]
-        return [*infos, *(message for frame in self.frames.values() for message in _sensor(frame))]
+        own = [*infos, *(message for frame in self.frames.values() for message in _sensor(frame))]
+        return own + [
+            replace(message, topic=f"/{name}{message.topic}")
+            for name, camera in self.cameras.items()
+            for message in camera.messages()
+        ]
 
 
 def street() -> TrafficGenerator:
@@ -147,7 +157,25 @@ def large() -> TrafficGenerator:
     return TrafficGenerator(rig, {**frames, LIDAR: replace(lidar, payload=PointCloud(points))})
 
 
-ROBOTS: dict[str, Callable[[], TrafficGenerator]] = {"street": street, "large": large}
+TURNS = {"front": 0.0, "left": 70.0, "right": -70.0}
+"""Camera of `views` → its turn to the left in degrees."""
+
+
+def views(without: str = "") -> TrafficGenerator:
+    """A LiDAR and the cameras of `TURNS`, 512 x 512 pixels each, without one of them."""
+    size = (512, 512)
+    street = World(9000, size=size, dropped=(CAMERA, DEPTH, EVENT))
+    cameras = {}
+    for name, yaw in TURNS.items():
+        turned = World(9000, size=size, dropped=(DEPTH, EVENT, LIDAR), yaw=yaw)
+        street.rig.tree.set(BASE_FRAME, name, turned.rig.tree.lookup(BASE_FRAME, CAMERA_FRAME))
+        frames = {CAMERA: replace(turned.sample(5).frames[CAMERA], frame_id=name)}
+        cameras[name] = TrafficGenerator(Rig(name, {name: turned.rig.camera}), frames)
+    cameras.pop(without, None)
+    return TrafficGenerator(street.rig, street.sample(5).frames, cameras)
+
+
+ROBOTS: dict[str, Callable[..., TrafficGenerator]] = {"street": street, "large": large, "views": views}
 
 
 def _sensor(frame: SensorFrame) -> Iterator[Message]:
@@ -224,10 +252,10 @@ def _moments(start: int) -> Iterator[int]:
 
 
 def main() -> None:
-    """Run the robot named on the command line until SIGTERM or SIGINT."""
+    """Run the robot named on the command line, with its arguments, until SIGTERM or SIGINT."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    drive(ROBOTS[sys.argv[1]]())
+    drive(ROBOTS[sys.argv[1]](*sys.argv[2:]))
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def read_parameters(
     others: Sequence[str] = (),
     **values: Any,
 ) -> NodeParameters:
-    """Read the node parameters from the options of a command; warnings go to standard error.
+    """Read the node parameters of one camera from the options of a command; warnings go to standard error.
 
     Args:
         params: parameter file.
@@ -216,7 +216,7 @@ def read_parameters(
         values: parameter → value of the command's own option; None if not given.
 
     Raises:
-        ConfigError: the node would reject the parameters.
+        ConfigError: the node would reject the parameters, or they are of several cameras.
     """
     from mlesam_ros.config import load_parameters
 
@@ -225,7 +225,7 @@ def read_parameters(
     parameters = load_parameters(params, param or (), node, {**topics, **given})
     for warning in parameters.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    return parameters
+    return parameters.alone
 
 
 def read_topics(pairs: Sequence[str] | None, others: Sequence[str] = ()) -> dict[str, str]:

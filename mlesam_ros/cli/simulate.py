@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,7 @@ import typer
 from mlesam_ros.cli.common import JsonOption, configure_ros_env, epilog, format_help, write_json
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.files import write_error
+from mlesam_ros.types import EVENT, LIDAR
 
 _EXAMPLES = epilog(
     "mlesam simulate street/",
@@ -36,6 +39,13 @@ def simulate(
     ] = "none",
     style: Annotated[str, typer.Option(help="plain, the street of the shipped weights, or varied.")] = "plain",
     drop: Annotated[list[str] | None, typer.Option(help="Omit a sensor; repeatable.")] = None,
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:=DEGREES",
+            help="A further camera with depth, turned to the left, with topics below its name; repeatable.",
+        ),
+    ] = None,
     moments: Annotated[int, typer.Option(help="Number of time steps, at 10 Hz.")] = 200,
     side: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 512,
     play: Annotated[bool, typer.Option("--play", help="Play the bag afterwards in a loop, until Ctrl-C.")] = False,
@@ -65,7 +75,7 @@ def simulate(
         )
     else:
         assert out is not None
-        _write_bag(out, seed, (weather, fault, style), drop or [], moments, side)
+        _write_bag(out, seed, (weather, fault, style), drop or [], _turns(camera or []), moments, side)
         written, count = out, moments
     if json is not None:
         conditions = {
@@ -81,19 +91,38 @@ def simulate(
         _play(out)
 
 
+def _turns(cameras: list[str]) -> dict[str, float]:
+    """Camera → degrees of `NAME:=DEGREES`."""
+    found = {}
+    for given in cameras:
+        matched = re.fullmatch(r"([A-Za-z][A-Za-z0-9_]*):=(-?[0-9]+(?:\.[0-9]+)?)", given)
+        if matched is None or matched[1] in found:
+            raise ConfigError(f"--camera is {given!r}; accepted is NAME:=DEGREES, such as left:=70, each name once.")
+        found[matched[1]] = float(matched[2])
+    return found
+
+
 def _write_bag(
-    out: Path, seed: int, conditions: tuple[str, str, str], drop: list[str], moments: int, side: int
+    out: Path,
+    seed: int,
+    conditions: tuple[str, str, str],
+    drop: list[str],
+    turns: dict[str, float],
+    moments: int,
+    side: int,
 ) -> None:
     from mlesam_ros.progress import track
     from mlesam_ros.simulation.export import write_simulated_bag
     from mlesam_ros.simulation.world import World
 
     weather, fault, style = conditions
-    world = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop, style=style)
+    street = partial(World, seed, weather, (side, side), length=moments, fault=fault, style=style)
+    world = street(dropped=drop)
+    cameras = {name: street(dropped=[EVENT, LIDAR], yaw=yaw) for name, yaw in turns.items()}
     is_new = not out.exists()
     try:
         with track("rendering", moments, "steps") as progress:
-            write_simulated_bag(out, world, progress=lambda done: progress(done, moments))
+            write_simulated_bag(out, world, progress=lambda done: progress(done, moments), cameras=cameras)
     except BaseException as error:
         if is_new:  # an incomplete bag would block the next run
             shutil.rmtree(out, ignore_errors=True)

@@ -51,6 +51,10 @@ _MAX_SPEED, _SPEED_MARGIN_M = 100.0, 0.3
 """Speed in m/s above which odometry has jumped, and the noise of its positions in meters."""
 
 
+Points = npt.NDArray[np.floating]
+"""(N, 3) meters."""
+
+
 class PointTransform(Protocol):
     """Interface for moving a sensor's points into the label camera's frame: `Transform` or `PiecewiseMotion`."""
 
@@ -86,13 +90,23 @@ class PiecewiseMotion:
         self._fraction = fraction
         table = np.stack([np.column_stack([knot.rotation, knot.translation]) for knot in knots])  # (K, 3, 4)
         self._table = np.concatenate([table[:-1], table[1:] - table[:-1]], axis=2)  # (K - 1, 3, 8)
+        self._applied: tuple[Points, Points] | None = None
 
     def apply(self, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        """See `PointTransform`.
+        """See `PointTransform`. The result for a read-only array is computed once, and read-only.
 
         Args:
             points: (N, 3) meters, one row per time.
         """
+        if points.flags.writeable:
+            return self._apply(points)
+        if self._applied is None or self._applied[0] is not points:
+            moved = self._apply(points)
+            moved.flags.writeable = False
+            self._applied = points, moved
+        return self._applied[1]
+
+    def _apply(self, points: Points) -> Points:
         # (x, y, z, 1) and its product with the fraction: one matrix per segment interpolates between both ends.
         terms = np.empty((8, len(points)), points.dtype)  # contiguous rows are several times faster
         terms[:3], terms[3] = points.T if self._order is None else points.T[:, self._order], 1
@@ -103,6 +117,23 @@ class PiecewiseMotion:
         if self._order is not None:
             moved[:, self._order] = moved.copy()
         return moved.T
+
+
+@dataclass(frozen=True, eq=False)
+class ComposedTransform:
+    """Two transforms in succession.
+
+    Attributes:
+        first: from the points' frame.
+        second: from the frame that `first` leads to.
+    """
+
+    first: PointTransform
+    second: PointTransform
+
+    def apply(self, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        """See `PointTransform`."""
+        return self.second.apply(self.first.apply(points))
 
 
 def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> PointTransform:

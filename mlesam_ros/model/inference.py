@@ -132,7 +132,7 @@ DEVICES = ("cuda",)
 """Device types that can capture CUDA graphs."""
 
 _WARM_UP_CALLS = 3  # before a capture, as torch requires: libraries select kernels and allocate workspaces
-_MAX_GRAPHS = 16  # every subset of four sensors
+_MAX_GRAPHS = 64  # every subset of four sensors, of one to four frame sets
 
 Images = Mapping[Modality, Tensor]
 Work = Callable[[Images], Tensor]
@@ -266,32 +266,43 @@ class TorchRuntime:
             self._graphs.reset()
 
     def __call__(self, images: Mapping[Modality, Image | Tensor]) -> Prediction:
-        """Run the network; see `Runtime`."""
+        """Run the network on one frame set; see `Runtime`."""
+        return self.batch([images])[0]
+
+    def batch(self, sets: Sequence[Mapping[Modality, Image | Tensor]]) -> list[Prediction]:
+        """Run the network on several frame sets at once; see `Runtime`."""
         with torch.inference_mode():
-            there = self.to_device(images)
+            there = self.to_device(sets)
             packed = self.infer_packed(there) if self._graphs is None else self._graphs(there)
             height, width = next(iter(there.values())).shape[-2:]
             modalities = tuple(m for m in self._model.experts.modalities if m in there)
             return unpack(packed, (height, width), modalities)
 
     def features(self, images: Mapping[Modality, Image]) -> Features:
-        """Run only the encoder."""
+        """Run only the encoder, on one frame set."""
         with torch.inference_mode():
-            return self._model.features(self._to_batch(self.to_device(images)))
+            return self._model.features(self._rounded(self.to_device([images])))
 
-    def to_device(self, images: Mapping[Modality, Image | Tensor]) -> dict[Modality, Tensor]:
-        """Modality → (3, h, w) on the device."""
-        return {m: i if isinstance(i, Tensor) else self._upload(i) for m, i in images.items()}
+    def to_device(self, sets: Sequence[Mapping[Modality, Image | Tensor]]) -> dict[Modality, Tensor]:
+        """Modality → (B, 3, h, w) on the device, of B frame sets."""
+        there = [{m: i if isinstance(i, Tensor) else self._upload(i) for m, i in images.items()} for images in sets]
+        if len(there) == 1:
+            return {m: image[None] for m, image in there[0].items()}  # without a copy
+        return {m: torch.stack([images[m] for images in there]) for m in there[0]}
 
     def infer_packed(self, images: Images) -> Tensor:
-        """Images on the device to the result of `pack` there, without synchronization."""
-        tensors = self._to_batch(images)
+        """Images on the device to the result of `pack` there, without synchronization.
+
+        Args:
+            images: modality → (B, 3, h, w).
+        """
+        tensors = self._rounded(images)
         height, width = next(iter(tensors.values())).shape[-2:]
         return pack(self._model(tensors), (height, width), tensors if self.reports_nonfinite else None)
 
-    def _to_batch(self, images: Images) -> dict[Modality, Tensor]:
-        """Modality → (1, 3, h, w) in the network's precision."""
-        return {m: image[None].to(self._dtype) for m, image in images.items()}
+    def _rounded(self, images: Images) -> dict[Modality, Tensor]:
+        """Images in the network's precision."""
+        return {m: image.to(self._dtype) for m, image in images.items()}
 
 
 Labels = npt.NDArray[np.uint8]
@@ -319,30 +330,36 @@ class Prediction:
 
 
 def postprocess(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Prediction:
-    """Postprocess and copy to the host in one transfer; see `pack` and `unpack`."""
-    return unpack(pack(output, size, images), size, output.modalities, tuple(output.weights))
+    """Postprocess one frame set and copy it to the host in one transfer; see `pack` and `unpack`."""
+    return unpack(pack(output, size, images), size, output.modalities, tuple(output.weights))[0]
 
 
 def pack(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Tensor:
     """Pack labels, confidence and router weights into one tensor on the device.
 
     Args:
-        output: of one frame set (batch size 1).
+        output: of B frame sets.
         size: (h, w) of the labels.
-        images: modality → (…, h, w) input images to check for non-finite values; None where they are already checked.
+        images: modality → (B, …, h, w) input images to check for non-finite values; None where they are already
+            checked.
 
     Returns:
-        (n,) uint8, all of a `Prediction`: the bytes of the float32 router weights and image sums, labels, confidence.
+        (B, n) uint8, all of a `Prediction` in each row: the bytes of the float32 router weights and image sums, labels,
+        confidence.
     """
-    weights = torch.stack([w[0] for w in output.weights.values()]).float()  # (levels, M)
-    sums = [images[m].sum(dtype=torch.float32) for m in output.modalities] if images else []
-    numbers = torch.cat([weights.flatten(), *(s[None] for s in sums)])  # a NaN or infinite value passes into its sum
-    return torch.cat([numbers.view(torch.uint8), argmax_with_confidence(output.fused, size).flatten()])
+    logits, rows = output.fused, []
+    for row in range(len(logits)):  # one by one: the logits at full size are the largest tensor
+        weights = torch.stack([w[row] for w in output.weights.values()]).float()  # (levels, M)
+        sums = [images[m][row].sum(dtype=torch.float32) for m in output.modalities] if images else []
+        numbers = torch.cat([weights.flatten(), *(s[None] for s in sums)])  # NaN and infinite values pass into the sum
+        pixels = argmax_with_confidence(logits[row : row + 1], size)
+        rows.append(torch.cat([numbers.view(torch.uint8), pixels.flatten()]))
+    return torch.stack(rows)
 
 
 def unpack(
     packed: Tensor, size: tuple[int, int], modalities: tuple[Modality, ...], levels: Sequence[str] = LEVELS
-) -> Prediction:
+) -> list[Prediction]:
     """Copy the result of `pack` to the host, which synchronizes, and split it.
 
     Args:
@@ -351,10 +368,15 @@ def unpack(
         modalities: that took part, in the order of the output.
         levels: of the router weights, in their order.
     """
-    whole = packed.cpu().numpy()
+    return [_unpacked(row, size, modalities, levels) for row in packed.cpu().numpy()]
+
+
+def _unpacked(
+    row: Labels, size: tuple[int, int], modalities: tuple[Modality, ...], levels: Sequence[str]
+) -> Prediction:
     pixels = 2 * size[0] * size[1]
-    numbers = whole[:-pixels].view(np.float32)
-    labels, confidence = whole[-pixels:].reshape(2, *size)
+    numbers = row[:-pixels].view(np.float32)
+    labels, confidence = row[-pixels:].reshape(2, *size)
     weights, sums = np.split(numbers, [len(levels) * len(modalities)])
     rows = zip(levels, weights.reshape(len(levels), -1).tolist(), strict=True)
     finite = zip(modalities, np.isfinite(sums), strict=False)

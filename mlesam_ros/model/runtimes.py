@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -51,7 +52,7 @@ Log = Callable[[str], None]
 
 
 class Runtime(Protocol):
-    """Runs the network on the images of one frame set.
+    """Runs the network on the images of frame sets.
 
     Attributes:
         name: one of `RUNTIMES`.
@@ -62,7 +63,7 @@ class Runtime(Protocol):
     precision: str
 
     def __call__(self, images: Mapping[Modality, Image | Tensor]) -> Prediction:
-        """Segment.
+        """Segment one frame set.
 
         Args:
             images: modality → (3, h, w) float32, any non-empty subset of the experts.
@@ -70,6 +71,10 @@ class Runtime(Protocol):
         Raises:
             ImageError: see `MLESAM.forward`.
         """
+        ...
+
+    def batch(self, sets: Sequence[Mapping[Modality, Image | Tensor]]) -> list[Prediction]:
+        """Segment frame sets of the same modalities and one image size; see `__call__`."""
         ...
 
 
@@ -135,7 +140,7 @@ class ExportInfo:
 EXPORT_AGAIN = "Export it again: mlesam export --help."
 
 
-class _Exported:
+class _Exported(ABC):
     """What the runtimes of exported files share."""
 
     name = ""
@@ -143,6 +148,14 @@ class _Exported:
     def __init__(self, info: ExportInfo) -> None:
         self.info, self.precision = info, info.precision
         self._modalities = tuple(info.config["modalities"])
+
+    @abstractmethod
+    def __call__(self, images: Mapping[Modality, Image | Tensor]) -> Prediction:
+        """Segment; see `Runtime`."""
+
+    def batch(self, sets: Sequence[Mapping[Modality, Image | Tensor]]) -> list[Prediction]:
+        """Segment one after the other: the files are exported for one frame set. See `Runtime`."""
+        return [self(images) for images in sets]
 
     def _inputs(self, images: Mapping[Modality, Image | Tensor]) -> tuple[tuple[Modality, ...], list[Image]]:
         """Present modalities in the experts' order, and their images as (1, 3, h, w) float32 arrays.

@@ -138,15 +138,21 @@ def _format(field: Field, point_step: int, is_bigendian: bool) -> np.dtype[Any]:
 
 
 def cloud_xyz(cloud: PointCloud) -> npt.NDArray[np.float32]:
-    """Coordinates in the order of `cloud.points.ravel()`, followed by those of earlier pieces.
+    """Coordinates in the order of `cloud.points.ravel()`, followed by those of earlier pieces. Read once per cloud.
 
     Returns:
-        (N, 3) float32 meters in the sensor's frame. Points without a return (NaN or infinite coordinates) are kept as
-        (NaN, NaN, NaN), so that indices stay valid; projection drops them.
+        (N, 3) float32 meters in the sensor's frame, read-only. Points without a return (NaN or infinite coordinates)
+        are kept as (NaN, NaN, NaN), so that indices stay valid; projection drops them.
     """
-    if cloud.earlier:
-        return np.concatenate([cloud_xyz(piece) for piece in cloud.pieces])
-    points = cloud.points
+    if cloud.xyz is None:
+        xyz = np.concatenate([_xyz(points) for points in (cloud.points, *(piece.points for piece in cloud.earlier))])
+        xyz.flags.writeable = False
+        object.__setattr__(cloud, "xyz", xyz)  # a cache of an otherwise immutable object
+    assert cloud.xyz is not None
+    return cloud.xyz
+
+
+def _xyz(points: npt.NDArray[np.void]) -> npt.NDArray[np.float32]:
     xyz = np.empty((points.size, 3), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for column, axis in enumerate("xyz"):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlesam_ros.errors import CalibrationError, CloudError, ImageError, MlesamError, Problem
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.projection import Projection, project, project_points
-from mlesam_ros.geometry.rig import PointTransform, Rig, Stamps, sensor_motion
+from mlesam_ros.geometry.rig import ComposedTransform, PiecewiseMotion, PointTransform, Rig, Stamps, sensor_motion
 from mlesam_ros.preprocessing.images import DepthSamples, Meters, parse_depth
 from mlesam_ros.preprocessing.point_cloud import cloud_times, cloud_xyz, piece_times
 from mlesam_ros.types import DEPTH, LIDAR, CompressedImage, Modality, PointCloud, RawImage, SensorFrame
@@ -25,11 +25,45 @@ _MAX_UNCOMPENSATED_NS = 1_000_000
 """Largest lag without motion compensation: 3 cm at 30 m/s."""
 
 
+class SweepMotions:
+    """Motion compensation of the newest sweep of each LiDAR, shared by the cameras that it is projected into.
+
+    The points move to the first camera, each from its own time. From there they follow the others by one transform, so
+    that a sweep is compensated once. Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[str, tuple[object, Rig, int, PointTransform]] = {}
+
+    def placement(self, frame: SensorFrame, rig: Rig, time: int) -> PointTransform | None:
+        """Transform from a sweep to a label camera at a time; None if the sweep has to be compensated for it.
+
+        Args:
+            frame: frame of the sweep.
+            rig: with the label camera.
+            time: nanoseconds of the camera's set.
+        """
+        sweep, first, at, motion = self._newest.get(frame.frame_id, (None, rig, 0, None))
+        if sweep is not frame.payload or motion is None or first.tree is not rig.tree:
+            return None
+        if (first.camera_frame, at) == (rig.camera_frame, time):
+            return motion
+        try:
+            return ComposedTransform(motion, sensor_motion(rig, first.camera_frame, np.array([at]), time))
+        except CalibrationError:  # which the whole way reports
+            return None
+
+    def add(self, frame: SensorFrame, rig: Rig, time: int, motion: PointTransform) -> None:
+        """Store the motion of a sweep, in place of that of the LiDAR's last one; see `placement`."""
+        self._newest[frame.frame_id] = frame.payload, rig, time, motion
+
+
 class FrameContext:
     """Data shared by the preprocessors of one frame set, each computed at most once. Not thread-safe.
 
     Attributes:
         time: reference timestamp in nanoseconds, to which every image of the set is motion-compensated.
+        sweeps: motion of the sweeps that several sets share.
         depth_images: size → depth image of the set's depth sensor, as far as `depth_image` was called.
     """
 
@@ -38,6 +72,7 @@ class FrameContext:
         time: int,
         frames: Mapping[Modality, SensorFrame] = MappingProxyType({}),
         placements: Mapping[Modality, PointTransform] = MappingProxyType({}),
+        sweeps: SweepMotions | None = None,
     ) -> None:
         """Start without notes.
 
@@ -45,8 +80,10 @@ class FrameContext:
             time: reference timestamp in nanoseconds.
             frames: frames of the set, for the depth per pixel; none for a frame that is its own reference.
             placements: known placements of these frames.
+            sweeps: shared with the sets of other cameras; None for a set alone.
         """
         self.time = time
+        self.sweeps = sweeps or SweepMotions()
         self._frames = frames
         self._notes: dict[Modality, str] = {}
         self._placements = {m: (frames[m], placement) for m, placement in placements.items() if m in frames}
@@ -217,7 +254,16 @@ def cloud_to_camera(frame: SensorFrame, rig: Rig, context: FrameContext | None =
         CalibrationError: the rig has no transform to the LiDAR.
     """
     given = context or FrameContext(frame.time)
-    return given.placement(frame, lambda: _placement(frame, rig, given, _point_times(frame, given)))
+    return given.placement(frame, lambda: _sweep_placement(frame, rig, given))
+
+
+def _sweep_placement(frame: SensorFrame, rig: Rig, context: FrameContext) -> PointTransform:
+    if (shared := context.sweeps.placement(frame, rig, context.time)) is not None:
+        return shared
+    placement = _placement(frame, rig, context, _point_times(frame, context))
+    if isinstance(placement, PiecewiseMotion) and not context.notes.get(frame.modality):
+        context.sweeps.add(frame, rig, context.time, placement)
+    return placement
 
 
 def _point_times(frame: SensorFrame, context: FrameContext) -> Stamps | None:

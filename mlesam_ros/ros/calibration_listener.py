@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -89,6 +90,7 @@ class CalibrationListener:
         node: node that subscribes.
         parameters: parameters at configure.
         keep: called with topic, message type, serialized bytes, and whether the message is a static transform.
+        first: listener of another camera of the node, whose transforms this one shares; None for its own.
 
     Raises:
         MlesamError: the calibration file is invalid.
@@ -99,14 +101,22 @@ class CalibrationListener:
         node: Node,
         parameters: NodeParameters,
         keep: Callable[[str, str, bytes, bool], None] = lambda topic, type_name, raw, static: None,
+        first: CalibrationListener | None = None,
     ) -> None:
         self._node, self._keep = node, keep
         self._parameters = parameters
+        self._is_first = first is None
         topics = {m: node.resolve_topic_name(parameters.sensor(m).topic) for m in MODALITIES}
-        self._builder = RigBuilder(initial_rig(parameters), parameters, self._report, topics)
+        rig = initial_rig(parameters)
+        self._builder = RigBuilder(
+            rig if first is None else replace(rig, tree=first.rig.tree), parameters, self._report, topics
+        )
+        self._sensors: list[str] = [] if first is None else first._sensors  # topics that the transforms are for
+        self._sensors += [topics[modality] for modality in parameters.modalities]
         self._infos = self._info_listeners()
         self._transforms = {
-            static: {topic: self._transform_listener(topic, static)} for static, topic in _DEFAULT_TOPICS.items()
+            static: {topic: self._transform_listener(topic, static)} if first is None else {}
+            for static, topic in _DEFAULT_TOPICS.items()
         }
         backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
         self._jumps = node.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
@@ -152,7 +162,8 @@ class CalibrationListener:
 
     def poll(self) -> None:
         """Adapt the subscriptions to new and removed publishers. To be called periodically."""
-        self._follow_namespace()
+        if self._is_first:
+            self._follow_namespace()
         for listener in self._listeners:
             listener.poll()
 
@@ -211,8 +222,7 @@ class CalibrationListener:
             topic for topic in followed if topic in self.received_topics or topic not in _DEFAULT_TOPICS.values()
         ]
         available = [topic for topic in dict.fromkeys(available) if is_static(topic) in defaults]
-        sensors = [node.resolve_topic_name(self._parameters.sensor(m).topic) for m in self._parameters.modalities]
-        chosen = self._builder.choose_topics(available, sensors)
+        chosen = self._builder.choose_topics(available, self._sensors)
         for static, default in defaults.items():
             wanted = [topic for topic in chosen if is_static(topic) == static] or [default]
             listeners = self._transforms[static]

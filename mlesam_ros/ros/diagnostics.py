@@ -399,15 +399,17 @@ class CounterDelta:
 
 
 class DiagnosticBuilder:
-    """Builds a `DiagnosticStatus` per sensor and one for the pipeline.
+    """Builds a `DiagnosticStatus` per sensor of a camera and one for its masks.
 
     Args:
         name: the node's full name, the first part of each status name and the hardware id.
         clock: function that returns the time in seconds.
+        camera: name of the camera, before that of the sensor; empty for the only camera.
     """
 
-    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic, camera: str = "") -> None:
         self._name = name
+        self._prefix = f"{camera}/" if camera else ""
         self._clock = clock
         self._deltas: dict[Modality, CounterDelta] = {}
 
@@ -491,7 +493,7 @@ class DiagnosticBuilder:
     def _status(self, part: str, level: bytes, problem: Problem, values: Mapping[str, object]) -> DiagnosticStatus:
         remedy = {REMEDY: problem.remedy} if problem.remedy else {}
         pairs = [KeyValue(key=key, value=str(value)) for key, value in {**values, **remedy}.items()]
-        name = f"{self._name.lstrip('/')}: {part}"
+        name = f"{self._name.lstrip('/')}: {self._prefix}{part}"
         return DiagnosticStatus(level=level, name=name, message=problem, hardware_id=self._name, values=pairs)
 
 

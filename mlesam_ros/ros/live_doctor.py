@@ -20,7 +20,7 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.signals import SignalHandlerOptions
 
-from mlesam_ros.config import CameraParameters, NodeParameters, iter_parameters, sync_config
+from mlesam_ros.config import CameraParameters, NodeParameters, known_names, sync_config
 from mlesam_ros.doctor.calibration_checks import DynamicTransforms, TransformLookups, calibration_findings
 from mlesam_ros.doctor.content import content_findings, message_findings
 from mlesam_ros.doctor.diagnosis import DoctorReport, sensor_row, set_figures, sorted_findings
@@ -102,7 +102,7 @@ class NodeClient:
         runs: whether a node with that name exists.
         namesakes: number of nodes with that name.
         state: lifecycle state; empty without a response.
-        reports: modality or `pipeline` → newest diagnostic status.
+        reports: modality or `pipeline` → newest diagnostic status; of one of several cameras `front/pipeline`.
     """
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, name: str) -> None:
@@ -117,7 +117,7 @@ class NodeClient:
         response = self._call(GetState, "get_state", GetState.Request()) if self.runs else None
         self.state = str(response.current_state.label) if response else ""
         deadline = time.monotonic() + _DIAGNOSTICS_TIMEOUT_S
-        while self.runs and "pipeline" not in self.reports and time.monotonic() < deadline:
+        while self.runs and not any(part.endswith("pipeline") for part in self.reports) and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.05)
 
     def _exists(self) -> bool:
@@ -128,18 +128,28 @@ class NodeClient:
 
     def parameters(self) -> dict[str, Any]:
         """Return the node's parameters with remapped topics; empty if the node does not run or respond."""
-        names = ["use_sim_time", *(name for name, _, _ in iter_parameters())]
+        cameras = self._values(["cameras"]).get("cameras", ())
+        found = self._values(["use_sim_time", *known_names(cameras)])
+        for part, status in self.reports.items():
+            topics, name = [pair.value for pair in status.values if pair.key == "topic"], part.replace("/", ".")
+            if topics and f"{name}.topic" in found:
+                found[f"{name}.topic"] = topics[0]
+        return found
+
+    def _values(self, names: list[str]) -> dict[str, Any]:
         response = (
             self._call(GetParameters, "get_parameters", GetParameters.Request(names=names)) if self.runs else None
         )
         if response is None or len(response.values) != len(names):
             return {}
         found = {n: parameter_value_to_python(v) for n, v in zip(names, response.values, strict=True)}
-        for part, status in self.reports.items():
-            topics = [pair.value for pair in status.values if pair.key == "topic"]
-            if topics and f"{part}.topic" in found:
-                found[f"{part}.topic"] = topics[0]
         return {name: value for name, value in found.items() if value is not None}
+
+    def choose(self, camera: str) -> None:
+        """Keep the reports of one camera, without its name; those of the default camera have none."""
+        prefix = f"{camera}/" if camera else ""
+        own = {part: status for part, status in self.reports.items() if part.startswith(prefix)}
+        self.reports = {part.removeprefix(prefix): status for part, status in own.items()}
 
     def _call(self, kind: Any, service: str, request: Any) -> Any:
         return call_service(self.node, self._executor, kind, f"{self.name}/{service}", request, _SERVICE_TIMEOUT_S)
@@ -214,8 +224,10 @@ class _LiveDiagnosis:
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, client: NodeClient) -> None:
         self._node, self._executor, self._client = node, executor, client
-        self._parameters: NodeParameters = declare_parameters(node)
+        declared = declare_parameters(node)
+        self._parameters: NodeParameters = declared.alone
         self._calibration = CalibrationListener(node, self._parameters)
+        client.choose(next(iter(declared.views)))
         listed = self._parameters.modalities
         self._subscribers = {
             m: SensorSubscriber(node, m, self._parameters.sensor(m), _QUEUE_DEPTH, self._calibration.bind)

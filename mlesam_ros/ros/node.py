@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import replace
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +20,7 @@ from mlesam_ros.config import CONFIGURE, NodeParameters, mutability, unknown_nam
 from mlesam_ros.errors import ConfigError, MlesamError, format_error
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.diagnostics import DiagnosticBuilder, DiagnosticLogger, PipelineHealth
-from mlesam_ros.ros.parameters import coerce, declare_parameters, read_parameters
+from mlesam_ros.ros.parameters import coerce, declare_parameters, for_all_cameras, read_parameters
 from mlesam_ros.ros.process import exit_fast, spin_node
 from mlesam_ros.ros.publishers import DIAGNOSTICS
 from mlesam_ros.ros.runtime import SegmentationRuntime
@@ -103,14 +103,17 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, name: str = "mlesam", **options: Any) -> None:
         super().__init__(name, **options)
         self.parameters = declare_parameters(self)
-        for warning in unknown_names(n for n in self._parameter_overrides if not self.has_parameter(n)):
+        for warning in unknown_names(
+            (name for name in self._parameter_overrides if not self.has_parameter(name)), self.parameters.cameras
+        ):
             self.get_logger().warning(warning)
         self._runtime: SegmentationRuntime | None = None
         self._heartbeat = Heartbeat(self)
         self._failure = ""
         self._levels: list[bytes] = []
         self._namesakes = 1
-        self._builder = DiagnosticBuilder(self.get_fully_qualified_name())
+        name = self.get_fully_qualified_name()
+        self._builders = [DiagnosticBuilder(name, camera=camera) for camera in self.parameters.views]
         self._diagnostic_logger = DiagnosticLogger(self.get_logger())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS.qos)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -210,7 +213,7 @@ class PerceptionNode(LifecycleNode):
         A rejection lists the accepted values. Both parameter services call this method.
         """
         try:
-            changes = [coerce(self, change) for change in parameter_list]
+            changes = for_all_cameras(self, [coerce(self, change) for change in parameter_list])
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return super().set_parameters_atomically(changes)
@@ -273,32 +276,32 @@ class PerceptionNode(LifecycleNode):
         if self._runtime is None:
             return
         self._runtime.poll()
-        status = self._statuses()
-        if [entry.level for entry in status] != self._levels:
-            self._publish(status)
+        statuses = self._statuses()
+        if [entry.level for entry in chain(*statuses)] != self._levels:
+            self._publish(statuses)
 
     def _report(self, at_once: bool = False) -> None:
         own = self.get_name(), self.get_namespace()
         self._namesakes = self.get_node_names_and_namespaces().count(own)
-        status = self._statuses()
-        self._publish(status)
-        self._diagnostic_logger.update(status, at_once)
+        statuses = self._statuses()
+        self._publish(statuses)
+        self._diagnostic_logger.update(chain(*statuses), at_once)
 
-    def _statuses(self) -> list[DiagnosticStatus]:
-        runtime, timeout = self._runtime, self.parameters.sensor_timeout
-        health = PipelineHealth(self.state, self._failure) if runtime is None else runtime.health(self.state)
-        status = [self._builder.pipeline(replace(health, namesakes=self._namesakes), timeout)]
-        if runtime is not None:
-            status += runtime.sensor_statuses(self._builder, timeout)
-        return status
+    def _statuses(self) -> list[list[DiagnosticStatus]]:
+        """Return the statuses of each camera."""
+        timeout = self.parameters.sensor_timeout
+        if self._runtime is not None:
+            return self._runtime.statuses(self.state, self._builders, timeout, self._namesakes)
+        health = PipelineHealth(self.state, self._failure, namesakes=self._namesakes)
+        return [[builder.pipeline(health, timeout)] for builder in self._builders]
 
-    def _publish(self, status: list[DiagnosticStatus]) -> None:
-        self._levels = [entry.level for entry in status]
-        message = DiagnosticArray(status=status)
+    def _publish(self, statuses: list[list[DiagnosticStatus]]) -> None:
+        self._levels = [entry.level for entry in chain(*statuses)]
+        message = DiagnosticArray(status=list(chain(*statuses)))
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
         if self._runtime is not None:
-            self._runtime.publish_markers(status[1:])
+            self._runtime.publish_markers(statuses)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, replace
 from typing import Any
 
@@ -12,13 +12,19 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from mlesam_ros.config import (
+    CAMERA_PARAMETERS,
     CONFIGURE,
     LIVE,
     START,
     NodeParameters,
     assemble,
     build_parameters,
+    camera_default,
+    camera_parameter,
+    check_cameras,
+    iter_declared,
     iter_parameters,
+    known_names,
     parameter_spec,
     unknown_name,
 )
@@ -43,8 +49,9 @@ def declare_parameters(node: Node) -> NodeParameters:
     given = {name: override.value for name, override in node._parameter_overrides.items()}
     parameters = build_parameters(given, node.get_fully_qualified_name())
     defaults = {name: default for name, _, default in iter_parameters()}
-    for name, entry, value in iter_parameters(parameters):
-        descriptor = _descriptor(entry, parameter_spec(name, entry, defaults[name]))
+    for name, entry, value in iter_declared(parameters):
+        shared = camera_parameter(name)
+        descriptor = _descriptor(entry, parameter_spec(shared, entry, defaults[shared]))
         node.declare_parameter(name, _plain(value), descriptor, ignore_override=True)
     return parameters
 
@@ -57,31 +64,51 @@ def coerce(node: Node, change: Parameter[Any]) -> Parameter[Any]:
     Raises:
         ConfigError: the value is invalid, the parameter does not exist, or it is read once at start.
     """
-    found = next(((entry, default) for name, entry, default in iter_parameters() if name == change.name), None)
-    if found is not None:
+    shared = camera_parameter(change.name)
+    found = next(((entry, default) for name, entry, default in iter_parameters() if name == shared), None)
+    if found is not None and node.has_parameter(change.name):
         if found[0].metadata["change"] == START:
             raise ConfigError(
                 f"{change.name} is read once at start.",
                 "Give it on the command line or in the parameter file, and start the node again.",
             )
-        spec = parameter_spec(change.name, *found)
+        spec = replace(parameter_spec(shared, *found), name=change.name)
     elif change.name == _USE_SIM_TIME.name:
         spec = _USE_SIM_TIME
     elif node.has_parameter(change.name):
         return change
     else:
-        raise ConfigError(unknown_name(change.name))
+        raise ConfigError(unknown_name(change.name, _cameras(node)))
     return Parameter(change.name, value=_plain(spec.validate(change.value)))
+
+
+def for_all_cameras(node: Node, changes: Sequence[Parameter[Any]]) -> list[Parameter[Any]]:
+    """Add the changes of the cameras' own parameters that follow from a change for all cameras."""
+    own = [
+        Parameter(f"{camera}.{change.name}", value=camera_default(camera, change.name, change.value))
+        for change in changes
+        if change.name in CAMERA_PARAMETERS
+        for camera in _cameras(node)
+    ]
+    given = {change.name for change in changes}
+    return [*changes, *(change for change in own if change.name not in given)]
+
+
+def _cameras(node: Node) -> list[str]:
+    """Names of the node's cameras; none for the default camera, or before the parameters are declared."""
+    declared = node.has_parameter("cameras")
+    return check_cameras(node.get_parameter("cameras").value) if declared else []
 
 
 def read_parameters(node: Node, changes: Mapping[str, Any] | None = None) -> NodeParameters:
     """Return the node's parameters, with some changes if given."""
     changes = changes or {}
     values: dict[str, Any] = {}
-    for name, _, default in iter_parameters():
+    defaults = {name: default for name, _, default in iter_parameters()}
+    for name in known_names(_cameras(node)):
         value = changes[name] if name in changes else node.get_parameter(name).value
-        values[name] = tuple(value) if isinstance(default, tuple) else value
-    return replace(assemble(values), node=node.get_fully_qualified_name())
+        values[name] = tuple(value) if isinstance(defaults[camera_parameter(name)], tuple) else value
+    return assemble(values, node.get_fully_qualified_name())
 
 
 def _descriptor(entry: Field[Any], spec: ParameterSpec) -> ParameterDescriptor:

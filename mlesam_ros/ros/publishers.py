@@ -184,15 +184,17 @@ def _shorten(message: str, max_length: int = 60) -> str:
 
 
 class MaskPublisher:
-    """Lifecycle publishers below the node's name, which publish only while the node is active.
+    """Lifecycle publishers of one camera's masks below the node's name, which publish only while the node is active.
 
     Args:
         node: node that publishes.
         label_space: names, ids and colors of the classes.
+        camera: name of the camera, below which the topics are; empty for those of the only camera.
     """
 
-    def __init__(self, node: LifecycleNode, label_space: LabelSpace) -> None:
+    def __init__(self, node: LifecycleNode, label_space: LabelSpace, camera: str = "") -> None:
         self._node = node
+        self._prefix = f"~/{camera}/" if camera else "~/"
         self._label_space = label_space
         types = {name: message_class(output.type_name) for name, output in OUTPUTS.items()}
         self._types = {name: kind for name, kind in types.items() if kind is not None}
@@ -237,7 +239,9 @@ class MaskPublisher:
                     self._publish_fields(name, make())
                 except Exception as error:
                     problem = format_error(error)
-                    problems.append(Problem(f"no ~/{name} for this mask: {problem.message}", problem.remedy))
+                    problems.append(
+                        Problem(f"no {self._prefix}{name} for this mask: {problem.message}", problem.remedy)
+                    )
         return problems
 
     def publish_status(self, make: Callable[[], Fields]) -> None:
@@ -253,7 +257,7 @@ class MaskPublisher:
     def _publisher(self, message: type, name: str) -> Any:
         options = QoSOverridingOptions.with_default_policies()
         create = self._node.create_lifecycle_publisher
-        return create(message, f"~/{name}", OUTPUTS[name].qos, qos_overriding_options=options)
+        return create(message, f"{self._prefix}{name}", OUTPUTS[name].qos, qos_overriding_options=options)
 
     def _is_subscribed(self, name: str) -> bool:
         return bool(self._publishers[name].get_subscription_count())

@@ -264,5 +264,5 @@ class Snapshot:
 
 
 def _info_topics(parameters: NodeParameters) -> list[str]:
-    sensors = [parameters.sensor(modality) for modality in MODALITIES]
-    return [s.info_topic for s in sensors if isinstance(s, CameraParameters) and s.info_topic]
+    sensors = [view.sensor(modality) for view in parameters.views.values() for modality in MODALITIES]
+    return list(dict.fromkeys(s.info_topic for s in sensors if isinstance(s, CameraParameters) and s.info_topic))

@@ -13,8 +13,9 @@ CARLA's depth camera. `semantic` contains class + 1, so that 0 is unlabeled.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -25,6 +26,7 @@ from mlesam_ros.bags.serialization import camera_info, event_packet, image, poin
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.files import atomic_write, write_error
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.messages import CAMERA_INFO, TF_MESSAGE
 from mlesam_ros.preprocessing.depth import HHA
 from mlesam_ros.preprocessing.lidar import DeliverLidar
@@ -59,6 +61,7 @@ def write_simulated_bag(
     world: World,
     steps: Iterable[int] | None = None,
     progress: Callable[[int], None] | None = None,
+    cameras: Mapping[str, World] = MappingProxyType({}),
 ) -> Path:
     """Simulate a drive along a street and record it.
 
@@ -67,6 +70,8 @@ def write_simulated_bag(
         world: the street; its dropped sensors have no topic.
         steps: indices of the simulation steps; all `len(world)` by default.
         progress: called after every step with the number of steps done.
+        cameras: name of a further camera → the same street as it sees it. Its topics are below its name, and its frames
+            begin with it; it has no LiDAR of its own.
 
     Returns:
         The bag's folder.
@@ -80,34 +85,46 @@ def write_simulated_bag(
         for done, index in enumerate(range(len(world)) if steps is None else steps):
             sample = world.sample(index)
             if done == 0:
-                statics = transforms(world.rig.tree.static_transforms(), sample.stamp)
-                writer.add("/tf_static", TF_MESSAGE, sample.stamp, statics, latched=True)
+                placed = [*world.rig.tree.static_transforms(), *_placed_cameras(cameras)]
+                writer.add("/tf_static", TF_MESSAGE, sample.stamp, transforms(placed, sample.stamp), latched=True)
+            writer.add(
+                "/tf", TF_MESSAGE, sample.stamp, transforms([(ODOM_FRAME, BASE_FRAME, sample.pose)], sample.stamp)
+            )
             _add_sample(writer, world, sample)
+            for camera, street in cameras.items():
+                _add_sample(writer, street, street.sample(index), camera)
             if progress is not None:
                 progress(done + 1)
     return Path(path)
 
 
-def _add_sample(writer: BagWriter, world: World, sample: SimFrame) -> None:
+def _placed_cameras(cameras: Mapping[str, World]) -> list[tuple[str, str, Transform]]:
+    """Parent frame, frame and pose of each camera."""
+    lookups = {camera: street.rig.tree.lookup(BASE_FRAME, CAMERA_FRAME) for camera, street in cameras.items()}
+    return [(BASE_FRAME, f"{camera}_{CAMERA_FRAME}", pose) for camera, pose in lookups.items()]
+
+
+def _add_sample(writer: BagWriter, world: World, sample: SimFrame, camera: str = "") -> None:
     stamp = sample.stamp
-    writer.add("/tf", TF_MESSAGE, stamp, transforms([(ODOM_FRAME, BASE_FRAME, sample.pose)], stamp))
+    space, prefix = (f"/{camera}", f"{camera}_") if camera else ("", "")
     for modality, topic in INFO_TOPICS.items():
         if modality not in sample.frames and modality != CAMERA:  # labels need the info of a dropped camera
             continue
         frame_id = EVENT_FRAME if modality == EVENT else CAMERA_FRAME
-        writer.add(topic, CAMERA_INFO, stamp, camera_info(stamp, frame_id, world.rig.model(frame_id)))
+        info = camera_info(stamp, prefix + frame_id, world.rig.model(frame_id))
+        writer.add(space + topic, CAMERA_INFO, stamp, info)
     for modality, frame in sample.frames.items():
+        topic, frame_id = space + TOPICS[modality], prefix + frame.frame_id
         if isinstance(frame.payload, RawImage):
-            writer.add(TOPICS[modality], IMAGE, stamp, image(stamp, frame.frame_id, frame.payload))
+            writer.add(topic, IMAGE, stamp, image(stamp, frame_id, frame.payload))
         elif isinstance(frame.payload, PointCloud):
-            cloud = point_cloud(stamp, frame.frame_id, frame.payload.points)
-            writer.add(TOPICS[modality], POINT_CLOUD, stamp, cloud)
+            writer.add(topic, POINT_CLOUD, stamp, point_cloud(stamp, frame_id, frame.payload.points))
         else:
-            packet = sample.packet_stamp, frame.frame_id, world.event_size, sample.index, sample.evt3
-            writer.add(TOPICS[modality], EVENT_PACKET, stamp, event_packet(*packet))
+            packet = sample.packet_stamp, frame_id, world.event_size, sample.index, sample.evt3
+            writer.add(topic, EVENT_PACKET, stamp, event_packet(*packet))
     height, width = sample.labels.shape
     labels = RawImage(height, width, "mono8", width, np.ascontiguousarray(sample.labels).reshape(-1))
-    writer.add(LABELS_TOPIC, IMAGE, stamp, image(stamp, CAMERA_FRAME, labels))
+    writer.add(space + LABELS_TOPIC, IMAGE, stamp, image(stamp, prefix + CAMERA_FRAME, labels))
 
 
 Pixels = npt.NDArray[np.uint8]

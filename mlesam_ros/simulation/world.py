@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import cv2
@@ -146,6 +146,7 @@ class World:
         fault: str = NO_FAULT,
         dropped: Sequence[Modality] = (),
         style: str = PLAIN_STYLE,
+        yaw: float = 0.0,
     ) -> None:
         """Draw the layout of a street; its tiles are furnished when the vehicle approaches them.
 
@@ -158,6 +159,7 @@ class World:
             fault: one of `FAULTS`.
             dropped: modalities without any output; the output of the others does not change.
             style: one of `STYLES`, the distributions of shapes, colors, cameras and mountings.
+            yaw: turn of the camera, depth and event sensor to the left in degrees; the LiDAR stays as it is.
 
         Raises:
             ConfigError: a value is out of range or does not exist.
@@ -179,7 +181,7 @@ class World:
         self.weather = draw_weather(weather_name(weather), np.random.default_rng([seed, 9]))
         self.fault = draw_fault(fault, np.random.default_rng([seed, 10]))
         self.event_size = (round(size[0] * self.fault.event_share), round(size[1] * self.fault.event_share))
-        self.rig = street_rig(size, self.event_size, mounting)
+        self.rig = street_rig(size, self.event_size, replace(mounting, yaw=mounting.yaw + yaw))
         self.lidar = SpinningLidar()
         self._lidar_rays = self.lidar.rays()
         self._threads = threads

@@ -63,6 +63,8 @@ def test_folder_name_that_is_not_utf8(mlesam, tmp_path):
         (["street", "--deliver", "D"], "either a bag or a data set"),
         (["street", "--fault", "dirt"], "motionblur"),
         (["street", "--drop", "radar"], "radar"),
+        (["street", "--camera", "left"], "--camera is 'left'; accepted is NAME:=DEGREES"),
+        (["street", "--camera", "left:=70", "--camera", "left:=80"], "each name once"),
         (["--deliver", "D", "--weather", "rain,snow"], "snow"),
         (["--deliver", "D", "--split", "half"], "half"),
         (["--deliver", "D", "--drop", "lidar"], "lidar dropped"),

@@ -129,6 +129,17 @@ def test_every_subset_is_captured_once_and_equals_the_reference(made, pair):
     assert [tape.plays for tape in made] == [2] * len(ALL_SUBSETS)
 
 
+def test_batch_of_frame_sets_is_captured_and_equals_each_alone(made, pair):
+    captured, reference = pair
+    sets = [images_of((CAMERA, LIDAR), seed=seed) for seed in range(3)]
+    for _ in range(2):
+        for images, found in zip(sets, captured.infer_batch(sets), strict=True):
+            assert_same_prediction(found, reference.infer(images))
+    sets[1][LIDAR][0, 3, 4] = np.nan
+    assert [found.nonfinite_modalities for found in captured.infer_batch(sets)] == [(), (LIDAR,), ()]
+    assert len(made) == 1
+
+
 def test_order_of_modalities_needs_no_new_graph(made, pair):
     captured, reference = pair
     for subset in ((CAMERA, LIDAR, EVENT), (EVENT, CAMERA, LIDAR)):
@@ -187,7 +198,7 @@ def test_failed_capture_falls_back_to_eager_with_a_warning(made):
 
 def test_number_of_graphs_is_bounded(made):
     graphs = CudaGraphCache(lambda images: sum(images.values()))
-    names = [f"sensor_{i}" for i in range(20)]
+    names = [f"sensor_{i}" for i in range(70)]
     for name in names:
         graphs({name: torch.zeros(3, 2, 2)})
     graphs({names[-1]: torch.zeros(3, 2, 2)})

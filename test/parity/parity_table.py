@@ -530,6 +530,7 @@ ELSEWHERE = {
         ),
         "act on /diagnostics, never on a mask: test/ros/test_diagnostics.py",
     ),
+    "cameras": "one at a time in files: test/ros/test_runtime.py, test/test_config.py",
     "lidar.type": "has one value beside auto, which changes nothing",
 }
 """Parameters that are tested elsewhere, and where."""

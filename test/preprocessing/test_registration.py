@@ -10,8 +10,9 @@ from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import PiecewiseMotion, Rig
 from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.preprocessing.point_cloud import cloud_xyz
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
-from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera, sensor_to_camera
+from mlesam_ros.preprocessing.registration import FrameContext, SweepMotions, cloud_to_camera, sensor_to_camera
 from mlesam_ros.types import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 
 STAMP = 1_700_000_000_000_000_000
@@ -177,3 +178,20 @@ def test_placement_is_computed_once_per_frame():
     nowhere = Rig("eye")  # what is asked for again needs no rig
     for modality, place in ((LIDAR, cloud_to_camera), (DEPTH, sensor_to_camera)):
         assert place(frames[modality], nowhere, context) is placements[modality]
+
+
+def test_a_sweep_is_compensated_once_for_the_cameras_that_share_it(monkeypatch):
+    """Cameras with other frames and times follow the first one; a new sweep is compensated again."""
+    rig, shared, compensated = car(), SweepMotions(), []
+    rig.tree.set("base_link", "left", Transform(OPTICAL, np.array([0.2, 1.0, 0.1])))
+    left = replace(rig, camera_frame="left")
+    apply = PiecewiseMotion._apply
+    monkeypatch.setattr(PiecewiseMotion, "_apply", lambda *given: compensated.append(1) or apply(*given))
+    for frame in (sweep(STAMP, (-0.08, -0.04, 0.02)), sweep(STAMP + 20 * MS, (-0.08, -0.04, 0.02))):
+        compensated.clear()
+        for view, time in ((rig, STAMP), (left, STAMP), (left, STAMP + 30 * MS)):
+            moved = cloud_to_camera(frame, view, FrameContext(time, sweeps=shared)).apply(cloud_xyz(frame.payload))
+            assert len(compensated) == 1  # for the first one
+            alone = cloud_to_camera(frame, view, FrameContext(time)).apply(cloud_xyz(frame.payload).copy())
+            compensated.pop()
+            np.testing.assert_allclose(moved, alone, atol=1e-5)

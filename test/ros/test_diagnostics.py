@@ -9,6 +9,7 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from mlesam_ros.errors import Problem
+from mlesam_ros.ros.camera_view import PipelineStatistics
 from mlesam_ros.ros.diagnostics import (
     ERROR,
     OK,
@@ -18,7 +19,6 @@ from mlesam_ros.ros.diagnostics import (
     PipelineHealth,
     SensorHealth,
 )
-from mlesam_ros.ros.runtime import PipelineStatistics
 
 COUNTS = {"received": 5, "used": 5, "superseded": 0, "late": 0, "unmatched": 0, "refused": 0}
 
@@ -239,7 +239,7 @@ def test_pipeline_status(health, level, words):
 def test_slow_camera_causes_one_error_at_most(monkeypatch):
     """Masks at 10 Hz with the LiDAR as primary, then at 1 Hz with the camera."""
     now = [100.0]
-    monkeypatch.setattr("mlesam_ros.ros.runtime.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("mlesam_ros.ros.camera_view.time", SimpleNamespace(monotonic=lambda: now[0]))
     statistics, statuses = PipelineStatistics(lambda words: None), []
     builder = DiagnosticBuilder("/mlesam", lambda: now[0])
     mask = SimpleNamespace(used=("camera",), skews={})

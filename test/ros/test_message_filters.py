@@ -16,8 +16,8 @@ from sensor_msgs.msg import Image
 from mlesam_ros.config import SensorParameters
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.ros import compat
-from mlesam_ros.ros.runtime import SyncFilter
 from mlesam_ros.ros.subscribers import SensorSubscriber
+from mlesam_ros.ros.sync_filter import SyncFilter, SyncWorker
 from mlesam_ros.sync import SyncConfig
 from mlesam_ros.types import CAMERA, DEPTH, IMAGE, LIDAR, NANOSECONDS
 
@@ -110,9 +110,10 @@ def sync():
     made = SyncFilter(SyncConfig(modalities=(CAMERA,)), time.time_ns, lambda: False, lambda problem: None)
     made.sets = []
     made.registerCallback(made.sets.append)
-    made.start()
+    worker = SyncWorker([made], lambda sets: None)
+    worker.start()
     yield made
-    made.stop()
+    worker.stop()
 
 
 def test_cache_between_subscriber_and_synchronizer(graph, robot, subscribe, sync):

@@ -272,7 +272,7 @@ def test_missing_calibration_is_a_warning_then_an_error(graph, start, robot, lis
 def test_labels_resolution_network(graph, start, robot, listener):
     node, robot = start(), robot()
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
-    size = node._runtime._pipeline.network_size(node._runtime._calibration.rig)
+    size = node._runtime._pipeline.network_size(node._runtime.views[""].calibration.rig)
     assert size != (HEIGHT, WIDTH)
     sizes = lambda: [(m.height, m.width) for m in listener.got["labels"]]  # noqa: E731
     assert not node.set_parameters(overrides(labels_resolution="netwrok"))[0].successful

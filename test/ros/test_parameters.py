@@ -182,7 +182,7 @@ def test_refused_values_leave_the_node_unchanged(graph, node, ask):
     results = ask(SetParameters, "set_parameters", [message(*wrong) for wrong in WRONG]).results
     for (name, value), result in zip(WRONG, results, strict=True):
         assert not result.successful
-        if name != "autostart":
+        if name not in ("autostart", "cameras"):  # read once at start
             assert_says(result.reason, name, value)
     assert (read_parameters(node), types()) == (before, described)
     assert node.parameters == before and node.state == "active"

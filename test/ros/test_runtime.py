@@ -1,141 +1,217 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker thread of the synchronizer: newest set first, no blocking of callbacks, simulated time."""
+"""Several cameras in one node: shared subscriptions, faults of one of them, and masks as those of single nodes."""
 
-import threading
-import time
+from collections import defaultdict
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from mlesam_ros.ros.compat import SimpleFilter
-from mlesam_ros.ros.runtime import SyncFilter
-from mlesam_ros.sync import SyncConfig, Synchronizer
-from mlesam_ros.types import CAMERA, LIDAR, PointCloud, SensorFrame
+from listener import Listener
+from node_process import NodeProcess
+from rclpy.parameter import Parameter
+from robot import Robot, clock_message
+from rosgraph_msgs.msg import Clock
 
-CLOUD = PointCloud(np.zeros(0, [("x", "f4")]))
-MODALITIES = (CAMERA, LIDAR)
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.messages import stamp_ns
+from mlesam_ros.ros.publishers import RawPublisher
+from mlesam_ros.simulation.export import write_simulated_bag
+from mlesam_ros.simulation.world import World
+from mlesam_ros.types import CAMERA, LIDAR, NANOSECONDS
+
+CAMERAS = ("front", "left", "right")
+SENSORS = (CAMERA, LIDAR)
+SWEEP = "/front/lidar/points"
 
 
-def frame(modality, stamp):
-    return SensorFrame(modality, stamp, modality, CLOUD)
+class Rig:
+    """A robot with a driver and a listener for each camera. Its LiDAR is published by the front one's driver."""
+
+    def __init__(self, graph, infos=CAMERAS) -> None:
+        self.graph = graph
+        self.drivers = {c: Robot(graph.node("driver", namespace=c), infos=c in infos) for c in CAMERAS}
+        self.listeners = {c: Listener(graph.node("listener", namespace=c), f"mlesam/{c}") for c in CAMERAS}
+
+    def sense(self, cameras=CAMERAS) -> int:
+        """Publish an image of each of these cameras and a sweep, at one stamp, which is returned."""
+        stamp = self.drivers["front"].sense((LIDAR,))
+        for camera in cameras:
+            self.drivers[camera].sense((CAMERA,), stamp)
+        return stamp
+
+    def masks_of(self, stamp, cameras) -> bool:
+        """Whether the mask of each of these cameras at a stamp was received."""
+        return all(stamp in self.listeners[camera].stamps("labels") for camera in cameras)
+
+    def drive(self, until, cameras=CAMERAS) -> None:
+        """Publish at 10 Hz until something holds."""
+        for _ in range(600):
+            self.sense(cameras)
+            if self.graph.spin_until(until, 0.1):
+                return
+        pytest.fail("it did not happen in time")
+
+    def words(self, part) -> str:
+        return self.listeners["front"].words(part)
 
 
 @pytest.fixture
-def make():
-    made = []
+def start(graph, weights):
+    def make(**parameters):
+        given = {"cameras": list(CAMERAS), "lidar.topic": SWEEP, "modalities": list(SENSORS), **parameters}
+        node = graph.perception_node({**weights, **given})
+        node.start()
+        assert node.state == "active"
+        return node
 
-    def start(callback, clock=time.time_ns, simulated=lambda: False, report=lambda problem: None, **config):
-        sync = SyncFilter(SyncConfig(modalities=MODALITIES, **config), clock, simulated, report)
-        sync.registerCallback(callback)
-        made.append(sync)
-        sync.start()
-        return sync
-
-    yield start
-    for sync in made:
-        sync.stop()
+    return make
 
 
-def wait_for(condition, timeout=10.0):
-    end = time.monotonic() + timeout
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-    return condition()
+def test_each_camera_has_its_masks_status_and_diagnostics_and_the_lidar_is_received_once(graph, start):
+    node, rig = start(), Rig(graph)
+    rig.drive(lambda: all(rig.listeners[c].masks_from(*SENSORS) and rig.words(f"{c}/pipeline") for c in CAMERAS))
+    for camera in CAMERAS:
+        got = rig.listeners[camera].got
+        assert got["label_info"] and got["camera_info"] and got["obstacle_points"]
+        status = rig.listeners[camera].masks_from(*SENSORS)[-1]
+        own = [f"/{camera}/{topic}" for topic in ("camera/image_raw", "depth/image_raw", "events")]
+        assert [sensor.topic for sensor in status.sensors] == [*own, SWEEP]
+    parts = {name for name in rig.listeners["front"].reports if name.endswith(("pipeline", CAMERA, LIDAR))}
+    assert parts == {f"{camera}/{part}" for camera in CAMERAS for part in ("pipeline", *SENSORS)}
+    own = [i for i in node.get_subscriptions_info_by_topic(SWEEP) if i.node_name == node.get_name()]
+    assert len(own) == 1
 
 
-def test_sets_are_emitted_in_a_worker_thread(make):
-    received = []
-    sync = make(lambda frame_set: received.append((frame_set, threading.current_thread())))
-    source = SimpleFilter()
-    sync.connectInput(source)
-    stamp = time.time_ns()
-    source.signalMessage(frame(CAMERA, stamp))
-    source.signalMessage(frame(LIDAR, stamp + 1_000_000))
-    assert wait_for(lambda: received)
-    frame_set, thread = received[0]
-    assert (frame_set.stamp, tuple(frame_set.frames)) == (stamp, MODALITIES)
-    assert thread is not threading.current_thread()
+def test_a_camera_that_is_pulled_out_costs_the_others_no_mask(graph, start):
+    start()
+    rig = Rig(graph)
+    rig.drive(lambda: all(rig.listeners[camera].masks_from(*SENSORS) for camera in CAMERAS))
+    others = CAMERAS[1:]
+    for _ in range(10):
+        stamp = rig.sense(others)
+        assert graph.spin_until(lambda now=stamp: rig.masks_of(now, others), 10)
+    assert graph.spin_until(lambda: "no message for" in rig.words("front/camera"), 10)
+    assert not any("no message" in rig.words(f"{camera}/camera") for camera in others)
+    for camera in others:
+        used = rig.listeners[camera].got["status"][-10:]
+        assert all({s.modality for s in status.sensors if s.used} == {*SENSORS} for status in used)
 
 
-def test_set_is_emitted_after_max_wait(make):
-    received = []
-    sync = make(received.append, max_wait=0.1)
-    sync.add(frame(CAMERA, time.time_ns()))
-    assert wait_for(lambda: received)
-    assert tuple(received[0].frames) == (CAMERA,)
+def test_a_camera_without_camera_info_is_reported_and_the_others_go_on(graph, start):
+    start()
+    rig = Rig(graph, infos=("front", "right"))
+    rig.drive(lambda: all(rig.listeners[camera].masks_from(*SENSORS) for camera in ("front", "right")))
+    assert graph.spin_until(lambda: "no CameraInfo yet on /left/camera/camera_info" in rig.words("left/pipeline"), 10)
+    assert not rig.listeners["left"].got["labels"]
 
 
-def test_slow_callback_receives_the_newest_set(make):
-    release, received = threading.Event(), []
+def test_parameters_change_for_one_camera_and_for_all(graph, start):
+    node, rig = start(), Rig(graph)
+    rig.drive(lambda: all(rig.listeners[camera].masks_from(*SENSORS) for camera in CAMERAS))
 
-    def slow(frame_set):
-        received.append(frame_set.stamp)
-        release.wait(10)
+    def change(name, value):
+        (result,) = node.set_parameters([Parameter(name, value=value)])
+        return result
 
-    sync = make(slow, max_wait=0.0)
-    first = time.time_ns()
-    sync.add(frame(CAMERA, first))
-    assert wait_for(lambda: received)
-    begin = time.monotonic()
-    stamps = [first + i * 10_000_000 for i in range(1, 30)]
-    for stamp in stamps:
-        sync.add(frame(CAMERA, stamp))
-    assert time.monotonic() - begin < 5
-    release.set()
-    assert wait_for(lambda: len(received) > 1)
-    sync.stop()
-    assert received == [first, stamps[-1]]
-    counts = sync.counters()[CAMERA]
-    assert (counts["received"], counts["used"], counts["superseded"]) == (30, 2, 28)
-
-
-def test_simulated_time_may_pause_and_run_fast(make):
-    now, received = [0], []
-    sync = make(received.append, clock=lambda: now[0], simulated=lambda: True, max_wait=0.5)
-    sync.add(frame(CAMERA, 1_000_000_000))
-    assert sync.refusals()[CAMERA] == {"the clock is zero: is /clock published?": 1}
-    now[0] = 2_000_000_000
-    sync.add(frame(CAMERA, now[0]))
-    time.sleep(0.7)
-    assert not received, "max_wait is counted on the simulated clock"
-    now[0] += 600_000_000
-    assert wait_for(lambda: received)
+    assert change("left.modalities", [CAMERA]).successful
+    rig.drive(lambda: len(rig.listeners["left"].got["status"]) > 5)
+    rig.listeners["left"].got["status"].clear()
+    rig.drive(lambda: len(rig.listeners["left"].got["status"]) > 5)
+    assert len(rig.listeners["left"].masks_from(CAMERA)) == len(rig.listeners["left"].got["status"])
+    rig.listeners["front"].got["status"].clear()
+    rig.drive(lambda: rig.listeners["front"].masks_from(*SENSORS))
+    assert change("camera.rate", 5.0).successful
+    assert {node.get_parameter(f"{camera}.camera.rate").value for camera in CAMERAS} == {5.0}
+    refused = change("front.camera.topic", "other")
+    assert not refused.successful and "front.camera.topic is read by configure" in refused.reason
+    assert "did you mean front.camera.rate" in change("front.camera.rat", 5.0).reason
+    assert "read once at start" in change("cameras", ["front"]).reason
 
 
-def test_stop_waits_for_the_running_callback(make):
-    entered, ended = threading.Event(), []
-
-    def slow(frame_set):
-        entered.set()
-        time.sleep(0.2)
-        ended.append(frame_set)
-
-    sync = make(slow, max_wait=0.0)
-    sync.add(frame(CAMERA, time.time_ns()))
-    assert entered.wait(10)
-    sync.stop()
-    assert len(ended) == 1
-    sync.add(frame(CAMERA, time.time_ns()))
-    time.sleep(0.05)
-    assert len(ended) == 1
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    """Six steps of a street, seen by three cameras and one LiDAR."""
+    turns = dict(zip(CAMERAS, (0.0, 70.0, -70.0), strict=True))
+    views = {name: World(3, size=(48, 64), dropped=("event", "lidar"), yaw=yaw) for name, yaw in turns.items()}
+    lidar = World(3, size=(48, 64), dropped=("camera", "depth", "event"))
+    return write_simulated_bag(tmp_path_factory.mktemp("street") / "bag", lidar, range(6), cameras=views)
 
 
-def test_error_of_the_synchronizer_is_reported_and_sets_continue(make, monkeypatch):
-    """Stored frames are discarded, because they would fail again."""
-    received, take, errors = [], Synchronizer.take, iter([ValueError("unforeseen")])
+def test_masks_equal_those_of_single_nodes(graph, street, weights, tmp_path):
+    """Four processes receive the same messages, of a robot that moves."""
+    common = {
+        **weights,
+        "use_sim_time": True,
+        "modalities": "[camera, depth, lidar]",
+        "max_wait": 9.0,
+        "lidar.topic": "/lidar/points",
+    }
+    alone = ("-m", "mlesam_ros.ros.node", "--ros-args", "-r", "__ns:=/{}", "--")
+    nodes = [NodeProcess(tmp_path / "all.log", **common, cameras=f"[{', '.join(CAMERAS)}]")]
+    for camera in CAMERAS:
+        nodes.append(NodeProcess(tmp_path / f"{camera}.log", None, [w.format(camera) for w in alone], **common))
+    outputs = ("labels", "confidence")
+    together, single = (
+        {c: Listener(graph.node(f"listener_{c}"), name.format(c), outputs) for c in CAMERAS}
+        for name in ("mlesam/{}", "{}/mlesam")
+    )
+    try:
+        play(graph, street, [*together.values(), *single.values()])
+    finally:
+        for node in nodes:
+            node.kill()
+    for camera in CAMERAS:
+        for output, tolerance in zip(outputs, (0, 1), strict=True):
+            found, expected = (by_stamp(listeners[camera].got[output]) for listeners in (together, single))
+            assert found.keys() == expected.keys() and len(found) == 6
+            for stamp in sorted(found)[1:]:  # no sensor is waited for before its first message
+                image = found[stamp]
+                assert (np.abs(image - expected[stamp]) > tolerance).mean() < 2e-3, f"{output} of {camera}"
 
-    def fail_once(self, now):
-        if any(self.waiting.values()) and (error := next(errors, None)) is not None:
-            raise error
-        return take(self, now)
 
-    monkeypatch.setattr(Synchronizer, "take", fail_once)
-    reported = []
-    sync = make(received.append, report=reported.append, max_wait=0.0)
-    sync.add(frame(CAMERA, time.time_ns()))
-    assert wait_for(lambda: reported)
-    sync.add(frame(CAMERA, time.time_ns()))
-    assert wait_for(lambda: received)
-    assert [problem.message for problem in reported] == ["ValueError: unforeseen"]
-    assert sync.counters()[CAMERA]["unmatched"] == 1
+def by_stamp(images) -> dict[int, np.ndarray]:
+    return {stamp_ns(image.header): np.frombuffer(image.data, np.uint8).astype(int) for image in images}
+
+
+def play(graph, bag, listeners) -> None:
+    """Publish calibration until all nodes have it, and then the messages of each step until all listeners have masks.
+
+    Transforms of all steps come first, so that sweeps can be compensated to their ends.
+    """
+    driver, steps, calibration = graph.node("driver"), defaultdict(list), []
+    clock = driver.create_publisher(Clock, "/clock", 10)
+    with BagReader(bag) as reader:
+        for topic, _, stamp, raw in reader.raw_messages():
+            fixed = topic.startswith("/tf") or topic.endswith("info")
+            (calibration if fixed else steps[stamp]).append((topic, raw))
+        types = dict(reader.topics)
+    sensors = [topic for topic in types if topic.endswith(("image_raw", "points"))]
+    first = min(steps)
+    with RawPublisher(types, ["/tf_static"], depth=50) as publisher:
+
+        def publish(messages, stamp):
+            clock.publish(clock_message(stamp))
+            for topic, raw in messages:
+                publisher.publish(topic, raw)
+
+        def heard():
+            return all(driver.count_subscribers(topic) >= (4 if topic.endswith("points") else 2) for topic in sensors)
+
+        before = first - NANOSECONDS  # so that events, which are not published, are not waited for
+        wait(graph, heard, lambda: publish(calibration, before), 0.5)
+        for _ in range(4):  # those that a node that has just subscribed may have missed
+            publish(calibration, before)
+            graph.spin_for(0.5)
+        for stamp, messages in steps.items():
+            complete = lambda now=stamp: all(now in x.stamps("confidence") for x in listeners)  # noqa: E731
+            wait(graph, complete, lambda now=stamp, sent=messages: publish(sent, now), 5.0)
+
+
+def wait(graph, condition, act, seconds) -> None:
+    """Act again every few seconds until the condition holds."""
+    for _ in range(round(120 / seconds)):
+        act()
+        if graph.spin_until(condition, seconds):
+            return
+    pytest.fail("it did not happen in time")

@@ -83,7 +83,7 @@ def test_snapshot_has_the_calibration_of_the_node(graph, start, tmp_path, space)
     publishers = {topic: driver.create_publisher(TFMessage, topic, volatile) for topic in sent}
     image = driver.create_publisher(Image, "camera/image_raw", volatile)
     node = start(space, snapshot_seconds=20.0, snapshot_folder=str(tmp_path))
-    rig, snapshot = node._runtime._calibration.rig, node._runtime._snapshot
+    rig, snapshot = node._runtime.views[""].calibration.rig, node._runtime._snapshot
 
     def known():
         for topic, message in sent.items():

@@ -85,7 +85,7 @@ def expected(node, sensor):
         LIDAR: PointCloud(POINTS.copy().view([(axis, "<f4") for axis in "xyz"])[:, 0]),
     }[sensor]
     frame = SensorFrame(sensor, 0, LIDAR_FRAME if sensor == LIDAR else CAMERA_FRAME, payload)
-    pipeline, rig = node._runtime._pipeline, node._runtime._calibration.rig
+    pipeline, rig = node._runtime._pipeline, node._runtime.views[""].calibration.rig
     return encode(
         FrameSet(0, sensor, {sensor: frame}, {sensor: 0}), rig, pipeline.network_size(rig), pipeline._preprocessors
     )
@@ -128,8 +128,8 @@ def test_qos_combinations_are_received_or_reported(graph, weights, segmented, se
 @pytest.mark.parametrize("frame", [LIDAR_FRAME, "gimbal", "base_link"], ids=["static", "moving", "the tree's root"])
 def test_static_moving_and_root_frames_are_supported(segmented, frame):
     node, _ = segmented(LIDAR, "reliable/lidar/xyz", **{"lidar.frame_id": frame})
-    rig = node._runtime._calibration.rig
-    assert node._runtime._subscribers[LIDAR].frame_id == frame and rig.camera_frame == CAMERA_FRAME
+    rig = node._runtime.views[""].calibration.rig
+    assert node._runtime.views[""].subscribers[LIDAR].frame_id == frame and rig.camera_frame == CAMERA_FRAME
 
 
 def test_camera_may_have_a_moving_frame(segmented):

@@ -102,3 +102,25 @@ def test_existing_folder_is_not_changed(tmp_path, street):
     with pytest.raises(BagError, match="exists already"):
         write_simulated_bag(tmp_path / "mine", street, [0])
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_further_cameras_see_the_same_street_beside_the_first(tmp_path):
+    """Columns of a camera that is turned to the left by its field of view begin where those of the first one end."""
+    size = (32, 64)
+    world, left = World(2, size=size), World(2, size=size, dropped=(EVENT, LIDAR), yaw=45.0)
+    path = write_simulated_bag(tmp_path / "bag", world, [4], cameras={"left": left})
+    with BagReader(path) as reader:
+        assert {topic for topic in reader.topics if topic.startswith("/left/")} == {
+            f"/left{topic}"
+            for topic in (LABELS_TOPIC, TOPICS[CAMERA], TOPICS[DEPTH], INFO_TOPICS[CAMERA], INFO_TOPICS[DEPTH])
+        }
+        found = {entry.topic: entry.message for entry in reader.messages()}
+    own, turned = (found[space + TOPICS[DEPTH]] for space in ("", "/left"))
+    assert turned.header.frame_id == "left_camera_optical_frame" and own.header.stamp == turned.header.stamp
+    tree = TransformTree()
+    for parent, child, transform, _ in transforms(found["/tf_static"]):
+        tree.set(parent, child, transform)
+    forward = tree.lookup("base_link", "left_camera_optical_frame").rotation[:, 2]
+    assert forward == pytest.approx([np.sqrt(0.5), np.sqrt(0.5), 0])
+    middle, edge = (int(label) for label in (left.sample(4).labels[28, 32], world.sample(4).labels[28, 0]))
+    assert middle == edge, "the middle of the left one is the left edge of the first one"

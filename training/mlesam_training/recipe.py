@@ -240,7 +240,7 @@ class BagData:
         Raises:
             ConfigError: the file or a value is not accepted, by the rules of the node.
         """
-        return load_parameters(self.params, (), self.node, self.parameters)
+        return load_parameters(self.params, (), self.node, self.parameters).alone
 
 
 def _real_paths(bag: str) -> list[str]:
