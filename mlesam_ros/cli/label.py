@@ -78,8 +78,8 @@ def label(
     The masks are those of evaluate. --format png writes VOC's layout, coco an annotation file with run-length encoded
     regions, both without loss. --import reads the tool's export into FOLDER/labels, and checks it first.
 
-    Training takes FOLDER/data.yaml as the data of a recipe, evaluate takes --labels FOLDER; the sensors stay in the
-    bags.
+    Then run mlesam train --data FOLDER/data.yaml, and mlesam evaluate with --labels FOLDER: the sensors are read from
+    the bags.
     """
     from mlesam_ros.errors import ConfigError
 

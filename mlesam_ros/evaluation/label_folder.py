@@ -8,7 +8,7 @@
       labels/<bag>_<stamp>.png        class ids, as corrected and imported
       classes.yaml                    label space
       train.txt, held_out.txt         names of the labeled frames of each split
-      data.yaml                       `data` of a recipe
+      data.yaml                       data file for `mlesam train --data`
 
 A plain folder of PNGs with stamps in their names is accepted as well; then its files are for any bag.
 """
@@ -95,7 +95,7 @@ def find_labels(folder: Path, space: LabelSpace | None, bag: Path | None = None,
         )
     if is_own and bag is not None:
         found = [entry for entry in found if bag_of(entry.name) == bag_name(bag)]
-    listed = read_splits(folder).get(split) if split else None
+    listed = read_splits(folder).get(split, set() if is_own else None) if split else None
     return sorted((e for e in found if listed is None or e.name in listed), key=lambda e: (e.stamp, e.name))
 
 
@@ -107,6 +107,11 @@ def _check_space(folder: Path, space: LabelSpace) -> None:
             f"{space.name} with {len(space)}.",
             f"Give a checkpoint that was trained with {folder / CLASSES}, or --map FILE.",
         )
+
+
+def has_splits(folder: Path) -> bool:
+    """Whether lists split the frames of a folder, and not the bags; `mlesam label` writes them at the first import."""
+    return (folder / CLASSES).exists() or (folder / f"{HELD_OUT}.txt").exists()
 
 
 def read_splits(folder: Path) -> dict[str, set[str]]:
@@ -154,7 +159,7 @@ def write_splits(folder: Path, labeled: Collection[str]) -> dict[str, set[str]]:
 def write_data(
     folder: Path, bags: Sequence[Path], size: tuple[int, int], space: LabelSpace, sensors: Mapping[str, Any]
 ) -> None:
-    """Write the label space, and the `data` of a recipe that trains on the labels of the folder.
+    """Write the label space, and a data file that trains on the labels of the folder.
 
     Args:
         folder: of the labels.

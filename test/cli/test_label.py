@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.cli import label_run
 from mlesam_ros.config import load_parameters
+from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
 from mlesam_ros.evaluation.ground_truth import decode_labels
 from mlesam_ros.evaluation.scores import MaskListener
@@ -25,6 +27,9 @@ from mlesam_ros.resources import resource_path
 from mlesam_ros.simulation.export import LABELS_TOPIC, write_simulated_bag
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA
+from mlesam_training.labeled_bags import BagOptions, prepare_bags
+from mlesam_training.recipe import load_recipe
+from mlesam_training.recipe_choice import fill_recipe
 from mlesam_training.train_run import train
 
 coco_mask = pytest.importorskip("pycocotools.mask")
@@ -250,11 +255,17 @@ def test_labels_of_another_space_are_not_compared(label, mlesam, street, tiny_ch
 
 
 def test_parameters_of_the_sensors_reach_the_training(label, street, tmp_path):
-    (tmp_path / "rig.yaml").write_text("fixed_frame: odom\n")
     assert label(street, "--every", 6, "-p", "lidar.offset:=0.01", "-p", "threads:=2").exit_code == 0
     data = yaml.safe_load((tmp_path / "labels" / "data.yaml").read_text())["data"]
     assert data["parameters"] == {"lidar.offset": 0.01} and data["node"] == "/mlesam"
     assert load_parameters(None, (), data["node"], data["parameters"]).lidar.offset == 0.01
+    file = tmp_path / "labels" / "data.yaml"  # as `mlesam train --data FILE --from street` reads it
+    recipe = load_recipe(file, partial(fill_recipe, weights="street", leave_open=True))
+    assert recipe.data.labels == str(tmp_path / "labels") and recipe.data.description().lidar.offset == 0.01
+    with pytest.raises(BagError, match="has no labels yet"):  # before the first import
+        prepare_bags(
+            BagOptions((str(street),), str(tmp_path / "a"), (32, 64), labels=recipe.data.labels, split="train")
+        )
 
 
 def test_full_disk_leaves_nothing(street, tiny_checkpoint, tmp_path):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 from mlesam_ros.bags.recovery import is_storage
 from mlesam_ros.config import NodeParameters, load_parameters
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.evaluation.label_folder import HELD_OUT
+from mlesam_ros.evaluation.label_folder import has_splits
 from mlesam_ros.files import expand_path
 from mlesam_ros.simulation.style import PLAIN_STYLE, STYLES
 from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
@@ -226,7 +226,7 @@ class BagData:
             raise ConfigError("truth names a topic and labels a folder; labels come from one of them.", "Remove one.")
         for side in self.size:
             _check_side("size", side)
-        if self.labels and (Path(self.labels) / f"{HELD_OUT}.txt").exists():
+        if self.labels and has_splits(Path(self.labels)):
             return
         trained = {path: bag for bag in self.train for path in _real_paths(bag)}
         for bag in self.held_out:
