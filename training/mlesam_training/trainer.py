@@ -52,8 +52,8 @@ def poly(step: int, steps: int, warmup: int, power: float = 0.9, start: float = 
 Log = Callable[[int, float, float, float], None]
 """Takes (step, loss, gradient norm, learning rate) after every step."""
 LOG = "log.jsonl"
-_TIMED = 5
-"""Steps after which the time of the run is estimated."""
+_TIMED = 4
+"""Steps after the first, which is slower, from which the time of the run is estimated."""
 TENSORBOARD = "tensorboard"
 
 
@@ -113,13 +113,15 @@ class _Writer:
         self._path = out / LOG
         _drop_entries_from(self._path, first)
         self._scalars = scalars
-        self._begun = self._since = time.monotonic()
+        self._begun = self._warm = self._since = time.monotonic()
         self._losses: list[float] = []
 
     def __call__(self, step: int, loss: float, norm: float, rate: float) -> None:
         recipe, now = self._recipe, time.monotonic()
         self._losses.append(loss)
-        if step + 1 == self._first + _TIMED:
+        if step == self._first:
+            self._warm = now
+        if step == self._first + _TIMED:
             self._estimate(now)
         speed = recipe.batch * len(self._losses) / max(now - self._since, 1e-9)
         note = f"loss {loss:.3f}  lr {rate:.1e}  {speed:.1f} samples/s"
@@ -142,7 +144,7 @@ class _Writer:
         self._losses, self._since = [], now
 
     def _estimate(self, now: float) -> None:
-        each, steps = (now - self._begun) / _TIMED, self._recipe.steps - self._first
+        each, steps = (now - self._warm) / _TIMED, self._recipe.steps - self._first
         minutes = (each * steps + self._seconds) / 60
         line = f"about {minutes:.1f} min: {steps} steps of {each:.2f} s, {self._seconds / 60:.1f} min of evaluation"
         print(line, file=sys.stderr, flush=True)
