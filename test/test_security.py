@@ -13,8 +13,10 @@ from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.evaluation.bag_outputs import unique_names
 from mlesam_ros.evaluation.plots import Line, heat_map, line_plot, presence_plot
 from mlesam_ros.evaluation.report import ReportSample, write_overview, write_report
+from mlesam_ros.evaluation.results import reliability_rows
 from mlesam_ros.evaluation.scores import MaskMetrics
 from mlesam_ros.labels import LabelSpace
+from mlesam_ros.metrics import Reliability
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDERS = ("mlesam_ros", "training", "launch", "requirements")
@@ -135,13 +137,15 @@ def pages(folder: Path, text: str) -> list[Tags]:
     outcomes = dict.fromkeys(("received", "used", "superseded", "late", "unmatched", "refused"), 1)
     sensor = {"topic": f"/{text}", "type": text, "unusable": 0, "skew_ms": milliseconds, **outcomes}
     row = {"bag": text, "masks": 1, "miou": None, "consistency": None, "latency_ms": milliseconds, "warnings": 1}
+    reliability = Reliability()
+    reliability.add(np.zeros(2, int), np.array([0, 1]), np.array([0.9, 0.6]))
     figures = {
         "bag": f"/{text}", "bag_sha256": text, "masks": 2, "sets": 2, "compared": 1, "miou": 1.0, "confidence": 50.0,
         "consistency": None, "latency_ms": milliseconds, "counters": outcomes, "per_class": {text: 1.0},
         "class_shares": {text: 1.0}, "confusion": [[1, 0]],
         "subsets": [{"sensors": [text], "miou": 1.0, "agreement": 1.0, "masks": 1}],
         "any_modal": {"average": 1.0, "expected": {"0.1": 1.0}}, "emm": {}, "rmm": {}, "nm": {text: 1.0},
-        "sensors": {text: sensor}, "warnings": [text],
+        "reliability": reliability_rows({(text,): reliability}), "sensors": {text: sensor}, "warnings": [text],
         "config": {text: text, "list": [text], "map": {text: [text]}}, "versions": {text: text},
     }  # fmt: skip
     masks = [

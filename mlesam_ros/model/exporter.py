@@ -121,6 +121,7 @@ class AnySubset(nn.Module):
 
     def forward(self, images: Tensor, modalities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Segment; see the module's docstring."""
+        torch._check(images.shape[0] == modalities.shape[0])  # one symbol of the exported program
         for layer, weights in zip(self.encoder.model.experts.layers, self.merged, strict=True):
             layer.merged = weights[modalities]
         return self.heads(modalities, *self.encoder(images.to(self.merged[0].dtype)))

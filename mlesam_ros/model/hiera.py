@@ -86,7 +86,7 @@ class Attention(nn.Module):
         q, k, v = self._split_heads(qkv)
         scores = None
         if padding:
-            _, key, value = self._split_heads(self.qkv(x.new_zeros(len(x), 1, x.shape[-1])))
+            _, key, value = self._split_heads(self.qkv(x.new_zeros(x.shape[0], 1, x.shape[-1])))
             k, v = torch.cat((k, key), 2), torch.cat((v, value), 2)
             scores = F.pad(q.new_zeros(1, q.shape[2]), (0, 1), value=math.log(padding))
         if self.pool:

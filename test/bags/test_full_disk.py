@@ -74,7 +74,8 @@ folder = Path(sys.argv[1])
 milliseconds = {"p50": 1.0, "p95": 2.0, "p99": 3.0}
 figures = {
     "masks": 1, "sets": 1, "compared": 0, "confidence": 50.0, "consistency": None, "latency_ms": milliseconds,
-    "counters": {"received": 1, "used": 1}, "per_class": {}, "class_shares": {}, "subsets": [],
+    "counters": {"received": 1, "used": 1}, "per_class": {}, "class_shares": {}, "subsets": [], "reliability": [],
+    "miou": None,
     "warnings": ["x" * 500_000], "config": {}, "versions": {},
 }
 for write in (

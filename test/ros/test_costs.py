@@ -156,6 +156,7 @@ def publish(monkeypatch):
 
     def run(*heard):
         one = MaskPublisher.__new__(MaskPublisher)
+        one._prefix = "~/"
         one._label_space = load_label_space("deliver")
         one._types = {name: message_class(output.type_name) for name, output in outputs.OUTPUTS.items()}
         one._publishers = {name: Publisher(name in heard) for name in outputs.OUTPUTS}
