@@ -518,13 +518,21 @@ def initial_rig(parameters: NodeParameters) -> Rig:
     `camera.frame_id` chooses among the cameras of the file.
 
     Raises:
-        CalibrationError, ConfigError: the file is invalid.
+        CalibrationError, ConfigError: the file is invalid, or lacks the frame of one of several cameras.
     """
     path, frame = parameters.calibration_file, parameters.camera.frame_id
     if not path:
         return Rig(frame)
     rig = load_rig(path)
-    return replace(rig, camera_frame=frame) if frame in rig.models else rig
+    if frame in rig.models:
+        return replace(rig, camera_frame=frame)
+    if any(parameters.cameras) and rig.models:
+        raise ConfigError(
+            f"calibration_file {path} has the camera frames {', '.join(rig.models)}; camera.frame_id of one of "
+            f"{', '.join(parameters.cameras)} is {frame!r}.",
+            "Set it for each camera, such as front.camera.frame_id.",
+        )
+    return rig
 
 
 def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) -> SyncConfig:

@@ -197,12 +197,9 @@ class LabelMap:
 
     def _check_palette(self, image: Image.Image, labels: Labels, source: str) -> None:
         """Refuse a palette image whose colors say other classes of the label space than its indices do."""
-        colors = _colors_of(self.space, {name: i for i, name in enumerate(self.space.names)})
-        try:
-            by_color = LabelMap(self.space, colors=colors).of_colors(np.asarray(image.convert("RGB")), source)
-        except ForeignLabelError:
-            return
-        if (by_color != labels).any():
+        palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        used = {int(i): tuple(palette[i].tolist()) for i in np.unique(labels[labels != IGNORE])}
+        if any(color in self.space.colors and color != self.space.colors[i] for i, color in used.items()):
             raise LabelError(
                 f"the colors of {source} are those of other classes of label space {self.space.name} than its indices.",
                 "Set palette: space to read the colors, or map: {0: CLASS, …} to read the indices.",
@@ -367,17 +364,18 @@ def _split_alpha(image: Image.Image, source: str) -> tuple[Image.Image, npt.NDAr
     Raises:
         LabelError: a pixel is partly transparent.
     """
-    if image.mode not in ("LA", "RGBA", "PA"):
+    has_alpha = image.mode in ("LA", "RGBA", "PA")
+    if not has_alpha and "transparency" not in image.info:  # of a palette entry, or of one gray value or color
         return image, None
-    alpha = np.asarray(image.getchannel("A"))
+    alpha = np.asarray((image if has_alpha else image.convert("RGBA")).getchannel("A"))
     partly = int(((alpha > 0) & (alpha < 255)).sum())
     if partly:
         raise LabelError(
             f"{source} has {partly} partly transparent pixels, which belong to no class.",
             "Export the labels without smooth edges.",
         )
-    plain = {"LA": "L", "RGBA": "RGB", "PA": "P"}[image.mode]
-    return image.convert(plain) if plain != "P" else image.convert("RGB"), None if alpha.all() else alpha > 0
+    opaque = None if alpha.all() else alpha > 0
+    return image.convert({"LA": "L", "RGBA": "RGB", "PA": "RGB"}[image.mode]) if has_alpha else image, opaque
 
 
 def _unlabeled(found: npt.NDArray[Any], opaque: npt.NDArray[np.bool_] | None) -> Labels:

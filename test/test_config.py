@@ -3,7 +3,14 @@
 
 import pytest
 
-from mlesam_ros.config import build_parameters, iter_declared, load_parameters, mutability, unknown_names
+from mlesam_ros.config import (
+    build_parameters,
+    initial_rig,
+    iter_declared,
+    load_parameters,
+    mutability,
+    unknown_names,
+)
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.types import CAMERA, EVENT, LIDAR, MODALITIES
 
@@ -78,3 +85,17 @@ def test_offline_commands_choose_one_of_several_cameras(tmp_path):
         _ = load_parameters(path).alone
     left = load_parameters(path, ["cameras:=[left]"]).alone
     assert left.camera.topic == "/eye" and "camera.topic" in left.given
+
+
+def test_each_camera_names_its_frame_in_a_calibration_file(tmp_path):
+    lens = "{width: 64, height: 48, K: [50, 0, 32, 0, 50, 24, 0, 0, 1]}"
+    path = tmp_path / "rig.yaml"
+    path.write_text(f"camera: eye\ncameras: {{eye: {lens}, left_eye: {lens}}}\n")
+    given = {"cameras": CAMERAS, "calibration_file": str(path), "front.camera.frame_id": "eye"}
+    front, left = build_parameters({**given, "left.camera.frame_id": "left_eye"}).views.values()
+    assert (initial_rig(front).camera_frame, initial_rig(left).camera_frame) == ("eye", "left_eye")
+    for typo in ("", "lef_eye"):
+        left = build_parameters({**given, "left.camera.frame_id": typo}).views["left"]
+        with pytest.raises(ConfigError, match=f"has the camera frames eye, left_eye; .* is '{typo}'"):
+            initial_rig(left)
+    assert initial_rig(build_parameters({"calibration_file": str(path)})).camera_frame == "eye"

@@ -68,6 +68,18 @@ def test_every_layout_of_the_same_labels_gives_the_same_ids(data, raw):
     assert np.array_equal(decoded(data, **raw), wanted)
 
 
+@pytest.mark.parametrize(
+    ("data", "raw"),
+    [
+        (indexed(IDS, transparency=1), {}),
+        (png(IDS, transparency=1), {}),
+        (png(COLORS[IDS], transparency=tuple(COLORS[1].tolist())), {"palette": PALETTE}),
+    ],
+)
+def test_transparent_value_is_unlabeled(data, raw):
+    assert np.array_equal(decoded(data, **raw), np.where(IDS == 1, 255, IDS))
+
+
 def test_map_is_the_table_by_hand():
     raw = np.random.default_rng(1).integers(0, 6, (9, 7)).astype(np.uint8)
     found = decoded(png(raw), map={0: "ignore", 1: "plant", 2: "plant", 3: "path", 4: None, 5: 1})
@@ -100,6 +112,7 @@ def test_exif_orientation_is_applied_as_opencv_does(orientation):
         (png(IDS[:1, :1] % 2 > 0), {}, "gray with 1 bits per sample"),
         (cv2.imencode(".png", COLORS[IDS].astype(np.uint16))[1].tobytes(), {"palette": "space"}, "color with 16 bits"),
         (indexed(np.uint8([[1, 0]]), COLORS[[1, 0, 2]]), {}, "those of other classes of label space yard"),
+        (indexed(np.uint8([[0, 1]]), np.uint8([[0, 0, 0], COLORS[0]])), {}, "those of other classes of"),
     ],
 )  # fmt: skip
 def test_labels_that_do_not_fit_are_named(data, raw, words):

@@ -35,6 +35,7 @@ from mlesam_ros.evaluation.proposals import (
 from mlesam_ros.files import write_error
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.types import Modality
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,16 @@ def label_bags(
     check_names(bags)
     is_new = _require_empty(folder)
     pipeline = load_model(options.parameters)
-    seconds = {}
+    seconds, sensors = {}, list(pipeline.config.modalities)
     for bag in bags:
         seconds[bag] = check_bag(bag, pipeline, options)
-        require_camera(bag, pipeline, options)
+        present = require_camera(bag, pipeline, options)
+        sensors = [modality for modality in sensors if modality in present]
     network = pipeline.config.label_space
     translation = Translation.between(network, load_label_space(selection.space) if selection.space else network)
     if selection.format == PNG:
         check_colors(translation.space)
-    run = _Run(pipeline, options, seconds)
+    run = _Run(pipeline, options, seconds, sensors)
     try:
         chosen = run.choose(selection) if selection.uncertain else None
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,8 +136,10 @@ def _empty(folder: Path, remove: bool) -> None:
 class _Run:
     """Segments bags twice at most: to choose frames, and to write them."""
 
-    def __init__(self, pipeline: Pipeline, options: EvaluationOptions, seconds: Mapping[Path, float]) -> None:
-        self._pipeline, self._options, self._seconds = pipeline, options, seconds
+    def __init__(
+        self, pipeline: Pipeline, options: EvaluationOptions, seconds: Mapping[Path, float], sensors: Sequence[Modality]
+    ) -> None:
+        self._pipeline, self._options, self._seconds, self._sensors = pipeline, options, seconds, sensors
 
     def choose(self, selection: Selection) -> list[Frame]:
         """Segment every set, and choose the most uncertain frames."""
@@ -202,7 +206,7 @@ class _Run:
         parameters = self._options.parameters
         sensors = {"parameters": sensor_parameters(parameters), "node": parameters.node}
         bags = [bag for bag, writer in writers.items() if writer.frames]
-        write_data(folder, bags, check_sizes(writers), translation.space, sensors)
+        write_data(folder, bags, check_sizes(writers), translation.space, sensors, self._sensors)
 
     def _segment(self, bag: Path, options: EvaluationOptions, listener: FrameFinder) -> Evaluation:
         with bag_progress(bag, self._seconds[bag]) as progress:

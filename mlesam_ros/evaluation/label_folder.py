@@ -26,6 +26,7 @@ import yaml
 from mlesam_ros.errors import BagError, ConfigError, LabelError
 from mlesam_ros.files import atomic_write
 from mlesam_ros.labels import LabelSpace, load_label_space
+from mlesam_ros.types import Modality
 
 IMAGES, CONFIDENCE, LABELS = "images", "confidence", "labels"
 CLASSES, DATA = "classes.yaml", "data.yaml"
@@ -128,6 +129,9 @@ def read_splits(folder: Path) -> dict[str, set[str]]:
                 found[split] = set(path.read_text(encoding="utf-8").split("\n")) - {""}
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} cannot be read: {error}.") from error
+    if len(found) == 1:
+        missing = HELD_OUT if TRAIN in found else TRAIN
+        raise ConfigError(f"{folder} has {next(iter(found))}.txt, but no {missing}.txt.", "Write both, or remove it.")
     if both := sorted(found.get(TRAIN, set()) & found.get(HELD_OUT, set())):
         raise ConfigError(f"{both[0]} is in {TRAIN}.txt and in {HELD_OUT}.txt of {folder}.", "Take it out of one.")
     return found
@@ -157,7 +161,12 @@ def write_splits(folder: Path, labeled: Collection[str]) -> dict[str, set[str]]:
 
 
 def write_data(
-    folder: Path, bags: Sequence[Path], size: tuple[int, int], space: LabelSpace, sensors: Mapping[str, Any]
+    folder: Path,
+    bags: Sequence[Path],
+    size: tuple[int, int],
+    space: LabelSpace,
+    sensors: Mapping[str, Any],
+    modalities: Sequence[Modality],
 ) -> None:
     """Write the label space, and a data file that trains on the labels of the folder.
 
@@ -167,6 +176,7 @@ def write_data(
         size: (height, width) of the network's images.
         space: label space.
         sensors: keys that describe the sensors: `node`, and `parameters` as name → value.
+        modalities: those that all bags have.
 
     Raises:
         FileError: a file cannot be written.
@@ -177,4 +187,5 @@ def write_data(
         "kind": "bags", "labels": str(root), "folder": str(root / "encoded"), "train": paths, "held_out": paths,
         "size": list(size), "space": str(root / CLASSES), **sensors,
     }  # fmt: skip
-    atomic_write(folder / DATA, yaml.safe_dump({"data": data}, sort_keys=False, default_flow_style=None))
+    content = {"data": data, "model": {"modalities": list(modalities)}}
+    atomic_write(folder / DATA, yaml.safe_dump(content, sort_keys=False, default_flow_style=None))

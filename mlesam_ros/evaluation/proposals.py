@@ -27,7 +27,7 @@ from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import IGNORE, LabelSpace
 from mlesam_ros.mask_messages import camera_rgb
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.types import CAMERA, NANOSECONDS
+from mlesam_ros.types import CAMERA, NANOSECONDS, Modality
 
 PNG, COCO = "png", "coco"
 FORMATS = (PNG, COCO)
@@ -244,8 +244,11 @@ def sensor_parameters(parameters: NodeParameters) -> dict[str, Any]:
     return found
 
 
-def require_camera(bag: Path, pipeline: Pipeline, options: EvaluationOptions) -> None:
+def require_camera(bag: Path, pipeline: Pipeline, options: EvaluationOptions) -> tuple[Modality, ...]:
     """Check that a bag has camera images and their calibration, without which nothing is trained on its labels.
+
+    Returns:
+        The sensors of the bag that the network reads.
 
     Raises:
         BagError: it has no topic of camera images, or the network reads no camera.
@@ -263,6 +266,7 @@ def require_camera(bag: Path, pipeline: Pipeline, options: EvaluationOptions) ->
                 f"{bag} has no CameraInfo of {topics.sensors[CAMERA].topic}, which training and the node need.",
                 "Give a calibration file with --calibration, or the topic with -p camera.info_topic:=TOPIC.",
             )
+        return tuple(topics.sensors)
 
 
 def check_names(bags: Sequence[Path]) -> None:

@@ -26,7 +26,7 @@ from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.resources import resource_path
 from mlesam_ros.simulation.export import LABELS_TOPIC, write_simulated_bag
 from mlesam_ros.simulation.world import World
-from mlesam_ros.types import CAMERA
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR
 from mlesam_training.labeled_bags import BagOptions, prepare_bags
 from mlesam_training.recipe import load_recipe
 from mlesam_training.recipe_choice import fill_recipe
@@ -297,3 +297,12 @@ def test_a_file_that_cannot_be_written_leaves_nothing(label, street, monkeypatch
     result = label(street, "--every", 6)
     assert result.exit_code == 2 and "Permission denied" in result.stderr
     assert not (tmp_path / "labels").exists()
+
+
+def test_training_reads_the_sensors_that_every_bag_has(mlesam, tiny_checkpoint, tmp_path):
+    for name, dropped in (("a", (EVENT,)), ("b", (DEPTH, EVENT))):
+        write_simulated_bag(tmp_path / "bags" / name, World(8, "day", (64, 96), dropped=dropped), range(4))
+    weights = ("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base)
+    result = mlesam("label", tmp_path / "bags", "--out", tmp_path / "labels", "--every", 2, *weights)
+    assert result.exit_code == 0, result.stderr
+    assert yaml.safe_load((tmp_path / "labels" / "data.yaml").read_text())["model"] == {"modalities": [CAMERA, LIDAR]}

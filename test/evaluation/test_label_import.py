@@ -13,6 +13,7 @@ from mlesam_ros.errors import MlesamError
 from mlesam_ros.evaluation.label_folder import CLASSES, read_splits, write_data
 from mlesam_ros.evaluation.label_import import import_labels
 from mlesam_ros.labels import IGNORE, load_label_space
+from mlesam_ros.types import CAMERA
 
 SPACE = load_label_space("deliver")
 NAMES = [f"drive_{1_700_000_000_000_000_000 + index * 10**9}" for index in range(10)]
@@ -28,7 +29,7 @@ def folder(tmp_path):
     (folder / "images").mkdir(parents=True)
     for name in NAMES:
         cv2.imwrite(str(folder / "images" / f"{name}.png"), np.zeros((*SHAPE, 3), np.uint8))
-    write_data(folder, [tmp_path / "drive"], (32, 32), SPACE, {})
+    write_data(folder, [tmp_path / "drive"], (32, 32), SPACE, {}, (CAMERA,))
     return folder
 
 

@@ -19,12 +19,15 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:
-    """Read a PNG unchanged: (H, W) or (H, W, channels), uint8 or uint16, colors in RGB order.
+    """Read an image unchanged: (H, W) or (H, W, channels), uint8 or uint16, colors in RGB order.
+
+    A JPEG is upright by its EXIF orientation.
 
     Raises:
         DatasetError: the file is missing or cannot be decoded.
     """
-    image = read_image_bgr(path)
+    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    image = read_image_bgr(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if is_jpeg else cv2.IMREAD_UNCHANGED)
     if image.ndim == 3:
         image = image[..., [2, 1, 0, *range(3, image.shape[2])]]
     return image

@@ -170,6 +170,15 @@ def test_other_sensors_have_the_values_of_the_live_preprocessors(root):
     assert opened(root, images=images, modalities=("lidar",)).modalities == ("lidar",)
 
 
+@pytest.mark.parametrize("splits", [{"train": "t[01]", "val": "v*"}, {"train": "lists/t.txt", "val": "lists/v.txt"}])
+def test_split_folders_may_be_thinned_by_lists_and_patterns(root, splits):
+    (root / "lists").mkdir()
+    (root / "lists/t.txt").write_text("t0\nt1\n")
+    (root / "lists/v.txt").write_text("v0\nv1\n")
+    names = [[e.name for e in opened(root, split, splits=splits).entries] for split in ("train", "val")]
+    assert names == [["train/t0", "train/t1"], ["val/v0", "val/v1"]]
+
+
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_photographs_are_upright_as_in_every_viewer(root, orientation):
     path, exif = root / "rgb/train/t0.jpg", PIL.Image.Exif()
@@ -178,11 +187,12 @@ def test_photographs_are_upright_as_in_every_viewer(root, orientation):
     (root / "rgb/train/t0.png").unlink()
     upright = PIL.ImageOps.exif_transpose(PIL.Image.open(path))
     write(root / "gt/train/t0.png", np.zeros(upright.size[::-1], np.uint8))
-    dataset = opened(root, images={"camera": "rgb/{split}/*.*"})
+    dataset = opened(root, images={"camera": "rgb/{split}/*.*", "nir": "rgb/{split}/{stem}.*"})
     dataset.survey()
     mean, std = (np.array(s)[:, None, None] for s in RGB.normalization)
-    found = dataset.sample(0, ["camera"])[0]["camera"] * std + mean
-    assert np.abs(found - np.asarray(upright).transpose(2, 0, 1) / 255).max() < 0.02
+    found = dataset.sample(0, ["camera", "nir"])[0]
+    for image in (found["camera"] * std + mean, found["nir"]):
+        assert np.abs(image - np.asarray(upright).transpose(2, 0, 1) / 255).max() < 0.02
 
 
 def _exif(root):

@@ -298,8 +298,10 @@ def test_lists_of_a_folder_split_a_bag(bag, dataset, labels, tmp_path):
     }
     with pytest.raises(ConfigError, match="in held_out and in train"):
         BagData(**data)
-    (labels / "train.txt").write_text("\n".join(stamps[:3]))
     (labels / "held_out.txt").write_text(stamps[3] + "\n")
+    with pytest.raises(ConfigError, match=r"has held_out\.txt, but no train\.txt"):
+        prepare_bags(BagOptions((bag,), str(tmp_path / "a"), SIZE, labels=str(labels), split="train"))
+    (labels / "train.txt").write_text("\n".join(stamps[:3]))
     assert BagData(**data).labels == str(labels)
     with pytest.raises(ConfigError, match="truth names a topic and labels a folder"):
         BagData(**data, truth="/labels")

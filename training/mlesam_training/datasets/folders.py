@@ -318,9 +318,9 @@ class _Layout:
         if self._splits is None:
             return list(found)
         check_choice("split", split, self._splits)
-        chosen = {name: self._select(name, found) for name in self._splits}
+        chosen = {name: self._select(name, found) for name in ([split] if self._by_folder else self._splits)}
         for name, stems in chosen.items():
-            if name != split and not self._by_folder and (both := [s for s in chosen[split] if s in set(stems)]):
+            if name != split and (both := [s for s in chosen[split] if s in set(stems)]):
                 raise DatasetError(f"{len(both)} samples are in {split} and in {name}, such as {both[0]}.")
         return chosen[split]
 
