@@ -241,6 +241,9 @@ def make_label_map(space: LabelSpace, raw: RawLabels, merge: bool = False) -> La
         ids[_raw_id(value)] = IGNORE
     if ids:
         ids.setdefault(IGNORE, IGNORE)
+    ids = {raw_id: merged.get(i, i) for raw_id, i in ids.items()}  # as those of the masks, see `LabelMap.merge`
+    if colors is not None:
+        colors = {color: merged.get(i, i) for color, i in colors.items()}
     return LabelMap(space, ids or None, colors, merged)
 
 

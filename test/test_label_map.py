@@ -2,6 +2,7 @@
 """Label images as other tools write them: against Pillow and OpenCV on the same files, and NumPy tables by hand."""
 
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -142,6 +143,12 @@ def test_classes_of_one_list_are_compared_as_the_first():
     car, truck, bus, road, sky = (space.names.index(name) for name in ("car", "truck", "bus", "road", "sky"))
     assert np.array_equal(label_map.of_ids(np.uint8([[0, 1]]), "a"), [[car, road]])
     assert np.array_equal(label_map.merge(np.uint8([truck, bus, car, road, sky])), [car, car, car, road, sky])
+    raw = RawLabels(raw_space="cityscapes", map={"car": ["car", "truck", "bus"]})  # the others by equal names
+    for palette in (None, "space"):
+        label_map = make_label_map(space, replace(raw, palette=palette), merge=True)
+        ids = np.uint8([[truck, bus, car, road, sky]])
+        truth = label_map.of_ids(ids, "a") if palette is None else label_map.of_colors(np.uint8(space.colors)[ids], "a")
+        assert np.array_equal(truth, label_map.merge(ids))
 
 
 @pytest.mark.parametrize(

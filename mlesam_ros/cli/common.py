@@ -184,6 +184,13 @@ TopicOption = Annotated[
 CalibrationOption = Annotated[
     Path | None, typer.Option("--calibration", metavar="FILE", help="Short for -p calibration_file:=FILE.")
 ]
+CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", help="Short for -p checkpoint:=FILE.")]
+BaseWeightsOption = Annotated[
+    Path | None, typer.Option("--base-weights", help="Short for -p base_weights:=FILE or NAME.")
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="Short for -p device:=cpu, cuda or cuda:1.")]
+StartOption = Annotated[float, typer.Option("--start", help="Seconds to skip at the beginning.")]
+DurationOption = Annotated[float | None, typer.Option("--duration", help="Seconds to read; up to the end if omitted.")]
 DropOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,13 +10,18 @@ import typer
 
 from mlesam_ros.cli import INTERRUPTED
 from mlesam_ros.cli.common import (
+    BaseWeightsOption,
     CalibrationOption,
+    CheckpointOption,
+    DeviceOption,
     DropOption,
+    DurationOption,
     JsonOption,
     NodeOption,
     OutputOption,
     ParamOption,
     ParamsOption,
+    StartOption,
     epilog,
     format_help,
     read_parameters,
@@ -53,9 +58,9 @@ def evaluate(
     params: ParamsOption = None,
     param: ParamOption = None,
     node: NodeOption = NODE,
-    checkpoint: Annotated[Path | None, typer.Option(help="Short for -p checkpoint:=FILE.")] = None,
-    base_weights: Annotated[Path | None, typer.Option(help="Short for -p base_weights:=FILE or NAME.")] = None,
-    device: Annotated[str | None, typer.Option(help="Short for -p device:=cpu, cuda or cuda:1.")] = None,
+    checkpoint: CheckpointOption = None,
+    base_weights: BaseWeightsOption = None,
+    device: DeviceOption = None,
     precision: Annotated[str | None, typer.Option(help="Short for -p precision:=fp32, bf16 or fp16.")] = None,
     threads: Annotated[int | None, typer.Option(help="Short for -p threads:=NUMBER.")] = None,
     topic: Annotated[
@@ -70,8 +75,8 @@ def evaluate(
     label_map: Annotated[
         Path | None, typer.Option("--map", metavar="FILE", help="Label map of ground truth in another label space.")
     ] = None,
-    start: Annotated[float, typer.Option(help="Seconds to skip at the beginning.")] = 0.0,
-    duration: Annotated[float | None, typer.Option(help="Seconds to evaluate; up to the end if omitted.")] = None,
+    start: StartOption = 0.0,
+    duration: DurationOption = None,
     every: Annotated[int, typer.Option(min=1, help="Segment only every n-th set.")] = 1,
     real_time: Annotated[
         bool, typer.Option("--real-time", help="Skip the sets that the live node would skip on this machine.")

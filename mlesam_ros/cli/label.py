@@ -10,11 +10,16 @@ import typer
 
 from mlesam_ros.cli import INTERRUPTED
 from mlesam_ros.cli.common import (
+    BaseWeightsOption,
     CalibrationOption,
+    CheckpointOption,
+    DeviceOption,
+    DurationOption,
     JsonOption,
     NodeOption,
     ParamOption,
     ParamsOption,
+    StartOption,
     TopicOption,
     epilog,
     format_help,
@@ -64,13 +69,13 @@ def label(
     params: ParamsOption = None,
     param: ParamOption = None,
     node: NodeOption = NODE,
-    checkpoint: Annotated[Path | None, typer.Option(help="Short for -p checkpoint:=FILE.")] = None,
-    base_weights: Annotated[Path | None, typer.Option(help="Short for -p base_weights:=FILE or NAME.")] = None,
-    device: Annotated[str | None, typer.Option(help="Short for -p device:=cpu, cuda or cuda:1.")] = None,
+    checkpoint: CheckpointOption = None,
+    base_weights: BaseWeightsOption = None,
+    device: DeviceOption = None,
     topic: TopicOption = None,
     calibration: CalibrationOption = None,
-    start: Annotated[float, typer.Option(help="Seconds to skip at the beginning.")] = 0.0,
-    duration: Annotated[float | None, typer.Option(help="Seconds to read; up to the end if omitted.")] = None,
+    start: StartOption = 0.0,
+    duration: DurationOption = None,
     json: JsonOption = None,
 ) -> None:
     """Write the masks of bags as proposals for an annotation tool, and import what was corrected there.

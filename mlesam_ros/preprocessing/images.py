@@ -290,7 +290,7 @@ _MOSAIC = re.compile(r"(bayer_(?:rggb|bggr|gbrg|grbg))(?:8|16)\b", re.IGNORECASE
 """Encoding of a Bayer mosaic at the beginning of `format`."""
 
 _MIN_DEPTH_M, _MAX_DEPTH_M = 1e-4, 1e5
-"""Range of valid depths; zeros, infinities and huge placeholder values lie outside."""
+"""Smallest and largest valid depth in meters."""
 
 _YUV_TO_RGB = np.array([[1.164, 0.0, 1.596, -222.912], [1.164, -0.391, -0.813, 135.488], [1.164, 2.018, 0.0, -276.928]])
 """ITU-R BT.601, studio range (Y 16 to 235), as in OpenCV; the last column holds the offsets."""

@@ -54,7 +54,7 @@ class PipelineStatistics:
         blocked: modality → frames that were not used without a reason of their own, because no mask could be made.
     """
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, log: Callable[[Problem], object]) -> None:
         self._log = log
         self._started = time.monotonic()
         self._masks: deque[tuple[float, float]] = deque(maxlen=_STATISTICS_WINDOW)
@@ -92,7 +92,7 @@ class PipelineStatistics:
     def record_error(self, modality: Modality | None, problem: Problem) -> None:
         """Record an error of a sensor or, for None, of the pipeline, which is also logged when it begins."""
         if modality is None and not self.recent_error(None):
-            self._log(f"pipeline: {problem}")
+            self._log(problem)
         self._errors[modality] = (time.monotonic(), problem)
 
     def recent_error(self, modality: Modality | None) -> Problem:

@@ -26,7 +26,7 @@ LEVELS = {OK: "OK", WARN: "WARN", ERROR: "ERROR"}
 
 @dataclass(frozen=True, slots=True)
 class DiagnosticTemplate:
-    """Level, message and remedy of a status; placeholders in the form of `str.format`.
+    """Level, message and remedy of a status, as format strings (`str.format`).
 
     Attributes:
         level: level of `diagnostic_msgs/DiagnosticStatus`.

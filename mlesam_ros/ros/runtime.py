@@ -166,7 +166,10 @@ class SegmentationRuntime:
                 subscriber.close()
         for view in self.views.values():
             view.calibration.poll()
-        self._snapshot.follow({s.topic: s.type_name for s in self._subscribers.values()})
+        types: dict[str, str | None] = {}
+        for subscriber in self._subscribers.values():  # cameras may read one topic with settings of their own
+            types[subscriber.topic] = subscriber.type_name or types.get(subscriber.topic)
+        self._snapshot.follow(types)
 
     # Worker thread
 

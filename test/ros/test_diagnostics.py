@@ -308,3 +308,11 @@ def test_absent_status_is_reset(diagnostic_logger, log):
     for reports in ([lidar_status(WARN)], [lidar_status(WARN)], [], [lidar_status(WARN)], [lidar_status(WARN)]):
         diagnostic_logger.update(reports)
     assert [words for _, words in log] == ["lidar: words"] * 2
+
+
+def test_an_error_of_the_pipeline_is_logged_when_it_begins():
+    logged = []
+    statistics, problem = PipelineStatistics(logged.append), Problem("no memory", "Close other programs.")
+    for modality in ("camera", None, None):
+        statistics.record_error(modality, problem)
+    assert logged == [problem]
