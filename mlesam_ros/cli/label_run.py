@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from mlesam_ros.coco import CocoWriter
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions, check_bag, evaluate
 from mlesam_ros.evaluation.bag_outputs import find_bags
-from mlesam_ros.evaluation.label_folder import write_data
+from mlesam_ros.evaluation.label_folder import NewFiles, write_data
 from mlesam_ros.evaluation.proposals import (
     COCO,
     PNG,
@@ -32,7 +31,7 @@ from mlesam_ros.evaluation.proposals import (
     sensor_parameters,
     write_index,
 )
-from mlesam_ros.files import write_error
+from mlesam_ros.files import LOCK_FILE, exclusive_folder, write_error
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.types import Modality
@@ -71,34 +70,20 @@ def label_bags(
         The result with the keys documented in `docs/results.md`.
 
     Raises:
-        MlesamError: invalid input, or the disk is full; then the folder is left empty.
+        MlesamError: invalid input, or the disk is full; then the folder is left as it was.
         KeyboardInterrupt: before the first frame.
     """
     bags = find_bags(paths)
     check_names(bags)
-    is_new = _require_empty(folder)
-    pipeline = load_model(options.parameters)
-    seconds, sensors = {}, list(pipeline.config.modalities)
-    for bag in bags:
-        seconds[bag] = check_bag(bag, pipeline, options)
-        present = require_camera(bag, pipeline, options)
-        sensors = [modality for modality in sensors if modality in present]
-    network = pipeline.config.label_space
-    translation = Translation.between(network, load_label_space(selection.space) if selection.space else network)
-    if selection.format == PNG:
-        check_colors(translation.space)
-    run = _Run(pipeline, options, seconds, sensors)
-    try:
-        chosen = run.choose(selection) if selection.uncertain else None
-        folder.mkdir(parents=True, exist_ok=True)
-        result = run.write(
-            folder, translation, CocoWriter(translation.space) if selection.format == COCO else None, chosen
-        )
-    except BaseException as error:
-        _empty(folder, is_new)
-        if isinstance(error, OSError):
-            raise write_error(folder, error) from error
-        raise
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file.", "Give another folder.")
+    with exclusive_folder(folder, "labeling"):
+        if any(path.name != LOCK_FILE for path in folder.iterdir()):
+            raise ConfigError(
+                f"{folder} exists already and is not empty.",
+                "Give another folder, as frames and labels are never overwritten.",
+            )
+        result = _label(bags, folder, options, selection)
     for warning in result["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
     ended = " until the interruption" if result["interrupted"] else ""
@@ -106,40 +91,44 @@ def label_bags(
     return result
 
 
-def _require_empty(folder: Path) -> bool:
-    """Check that a folder is empty or missing.
-
-    Returns:
-        Whether it is missing.
-
-    Raises:
-        ConfigError: it is not empty, or is a file.
-    """
-    if not folder.exists():
-        return True
-    if not folder.is_dir() or any(folder.iterdir()):
-        raise ConfigError(
-            f"{folder} exists already and {'is not empty' if folder.is_dir() else 'is a file'}.",
-            "Give another folder, as frames and labels are never overwritten.",
-        )
-    return False
-
-
-def _empty(folder: Path, remove: bool) -> None:
-    """Remove what a failed run wrote."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if remove and folder.is_dir():
-        folder.rmdir()
+def _label(bags: Sequence[Path], folder: Path, options: EvaluationOptions, selection: Selection) -> dict[str, Any]:
+    """Check all bags, and write the frames of each."""
+    pipeline = load_model(options.parameters)
+    seconds, sizes, sensors = {}, {}, list(pipeline.config.modalities)
+    for bag in bags:
+        seconds[bag] = check_bag(bag, pipeline, options)
+        present, sizes[bag] = require_camera(bag, pipeline, options)
+        sensors = [modality for modality in sensors if modality in present]
+    size = check_sizes(sizes)
+    network = pipeline.config.label_space
+    translation = Translation.between(network, load_label_space(selection.space) if selection.space else network)
+    if selection.format == PNG:
+        check_colors(translation.space)
+    run, files = _Run(pipeline, options, seconds, sensors, size), NewFiles(folder)
+    coco = CocoWriter(translation.space) if selection.format == COCO else None
+    try:
+        chosen = run.choose(selection) if selection.uncertain else None
+        return run.write(files, translation, coco, chosen)
+    except BaseException as error:
+        files.remove()
+        if isinstance(error, OSError):
+            raise write_error(folder, error) from error
+        raise
 
 
 class _Run:
     """Segments bags twice at most: to choose frames, and to write them."""
 
     def __init__(
-        self, pipeline: Pipeline, options: EvaluationOptions, seconds: Mapping[Path, float], sensors: Sequence[Modality]
+        self,
+        pipeline: Pipeline,
+        options: EvaluationOptions,
+        seconds: Mapping[Path, float],
+        sensors: Sequence[Modality],
+        size: tuple[int, int],
     ) -> None:
-        self._pipeline, self._options, self._seconds, self._sensors = pipeline, options, seconds, sensors
+        self._pipeline, self._options, self._seconds = pipeline, options, seconds
+        self._sensors, self._size = sensors, size
 
     def choose(self, selection: Selection) -> list[Frame]:
         """Segment every set, and choose the most uncertain frames."""
@@ -152,14 +141,14 @@ class _Run:
         return choose_uncertain(frames, selection.uncertain, selection.gap)
 
     def write(
-        self, folder: Path, translation: Translation, coco: CocoWriter | None, chosen: Sequence[Frame] | None
+        self, files: NewFiles, translation: Translation, coco: CocoWriter | None, chosen: Sequence[Frame] | None
     ) -> dict[str, Any]:
         """Write the chosen frames; None for all."""
         writers: dict[Path, ProposalWriter] = {}
         warnings: dict[str, None] = {}
         interrupted = False
         for bag in self._seconds:
-            writer = ProposalWriter(folder, bag, translation, coco)
+            writer = ProposalWriter(files, bag, translation, coco)
             options = self._options
             if chosen is not None:
                 stamps = frozenset(frame.stamp for frame in chosen if frame.bag == writer.bag)
@@ -187,26 +176,26 @@ class _Run:
                 f"none of the {unusable} masks is in the view of a camera image of its time.",
                 "Check the camera and its CameraInfo with mlesam doctor.",
             )
-        self._finish(folder, translation, coco, frames, writers)
+        self._finish(files, translation, coco, frames, writers)
         return {
-            "output_dir": str(folder), "format": PNG if coco is None else COCO, "space": translation.space.name,
+            "output_dir": str(files.folder), "format": PNG if coco is None else COCO, "space": translation.space.name,
             "frames": [{"name": frame.name, **frame._asdict()} for frame in frames], "unusable": unusable,
             "warnings": list(warnings), "interrupted": interrupted,
         }  # fmt: skip
 
     def _finish(
         self,
-        folder: Path,
+        files: NewFiles,
         translation: Translation,
         coco: CocoWriter | None,
         frames: Sequence[Frame],
         writers: Mapping[Path, ProposalWriter],
     ) -> None:
-        write_index(folder, translation.space, frames, coco)
+        write_index(files, translation.space, frames, coco)
         parameters = self._options.parameters
         sensors = {"parameters": sensor_parameters(parameters), "node": parameters.node}
         bags = [bag for bag, writer in writers.items() if writer.frames]
-        write_data(folder, bags, check_sizes(writers), translation.space, sensors, self._sensors)
+        write_data(files, bags, self._size, translation.space, sensors, self._sensors)
 
     def _segment(self, bag: Path, options: EvaluationOptions, listener: FrameFinder) -> Evaluation:
         with bag_progress(bag, self._seconds[bag]) as progress:

@@ -18,13 +18,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from mlesam_ros.errors import BagError, ConfigError, LabelError
-from mlesam_ros.files import atomic_write
+from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.types import Modality
 
@@ -160,8 +161,46 @@ def write_splits(folder: Path, labeled: Collection[str]) -> dict[str, set[str]]:
     return splits
 
 
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file atomically, and create its folder.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path.parent, error) from error
+    atomic_write(path, content)
+
+
+class NewFiles:
+    """Files that a run writes into a folder, and removes if it fails. Files of others in the folder stay.
+
+    Attributes:
+        folder: created with the first file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._written = folder, list[Path]()
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Write a file of the folder; see `write_file`."""
+        self._written.append(Path(name))
+        write_file(self.folder / name, content)
+
+    def remove(self) -> None:
+        """Remove the written files, and the folders inside that are empty then."""
+        inside = {parent for name in self._written for parent in name.parents[:-1]}
+        for name in self._written:
+            (self.folder / name).unlink(missing_ok=True)
+        for name in sorted(inside, key=lambda name: -len(name.parts)):
+            with suppress(OSError):  # not empty, or never created
+                (self.folder / name).rmdir()
+
+
 def write_data(
-    folder: Path,
+    files: NewFiles,
     bags: Sequence[Path],
     size: tuple[int, int],
     space: LabelSpace,
@@ -171,7 +210,7 @@ def write_data(
     """Write the label space, and a data file that trains on the labels of the folder.
 
     Args:
-        folder: of the labels.
+        files: folder of the labels.
         bags: that the frames are of.
         size: (height, width) of the network's images.
         space: label space.
@@ -181,11 +220,11 @@ def write_data(
     Raises:
         FileError: a file cannot be written.
     """
-    atomic_write(folder / CLASSES, yaml.safe_dump(space.to_dict(), sort_keys=False))
-    root, paths = folder.absolute(), [os.path.abspath(bag) for bag in bags]
+    files.write(CLASSES, yaml.safe_dump(space.to_dict(), sort_keys=False))
+    root, paths = files.folder.absolute(), [os.path.abspath(bag) for bag in bags]
     data = {
         "kind": "bags", "labels": str(root), "folder": str(root / "encoded"), "train": paths, "held_out": paths,
         "size": list(size), "space": str(root / CLASSES), **sensors,
     }  # fmt: skip
     content = {"data": data, "model": {"modalities": list(modalities)}}
-    atomic_write(folder / DATA, yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
+    files.write(DATA, yaml.safe_dump(content, sort_keys=False, default_flow_style=None))

@@ -16,9 +16,9 @@ from PIL import Image
 
 from mlesam_ros.coco import read_coco
 from mlesam_ros.errors import ConfigError, ImageError, LabelError
-from mlesam_ros.evaluation.label_folder import CLASSES, IMAGES, LABELS, write_splits
-from mlesam_ros.evaluation.proposals import BACKGROUND, CLASS_IMAGES, LABEL_MAP, encode_png, write_file
-from mlesam_ros.files import detect_file_type
+from mlesam_ros.evaluation.label_folder import CLASSES, IMAGES, LABELS, write_file, write_splits
+from mlesam_ros.evaluation.proposals import BACKGROUND, CLASS_IMAGES, LABEL_MAP, encode_png
+from mlesam_ros.files import detect_file_type, exclusive_folder
 from mlesam_ros.label_map import Color, LabelMap, Labels
 from mlesam_ros.labels import IGNORE, ForeignLabelError, LabelSpace, load_label_space
 from mlesam_ros.preprocessing.images import check_declared_size
@@ -57,7 +57,7 @@ def import_labels(source: Path, folder: Path) -> ImportedLabels:
 
     Raises:
         ConfigError: the folder is not one of `mlesam label`, or the source is neither of the two.
-        FileError: a file cannot be written.
+        FileError: a file cannot be written, or another run writes into the folder.
         LabelError: a mask has another size than its frame, or classes outside the label space; or no mask belongs to a
             frame.
     """
@@ -79,10 +79,11 @@ def import_labels(source: Path, folder: Path) -> ImportedLabels:
             f"{source} has no mask of a frame in {folder}{some}.",
             f"Keep the names of the images, such as {frames.example}.png, in the tool.",
         )
-    for name, data in encoded.items():
-        write_file(folder / LABELS / f"{name}.png", data)
-    labeled = [path.stem for path in (folder / LABELS).glob("*.png") if path.stem in frames.names]
-    write_splits(folder, labeled)
+    with exclusive_folder(folder, "labeling"):
+        for name, data in encoded.items():
+            write_file(folder / LABELS / f"{name}.png", data)
+        labeled = [path.stem for path in (folder / LABELS).glob("*.png") if path.stem in frames.names]
+        write_splits(folder, labeled)
     return ImportedLabels(sorted(encoded), len(frames.names), len(labeled), frames.foreign)
 
 

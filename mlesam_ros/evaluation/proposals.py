@@ -20,9 +20,8 @@ from mlesam_ros.config import NodeParameters, iter_parameters
 from mlesam_ros.errors import BagError, CalibrationError, ConfigError, FileError, LabelError
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, find_evaluation_topics
 from mlesam_ros.evaluation.bag_sensors import BagRig
-from mlesam_ros.evaluation.label_folder import CONFIDENCE, IMAGES, bag_name, frame_name
+from mlesam_ros.evaluation.label_folder import CONFIDENCE, IMAGES, NewFiles, bag_name, frame_name
 from mlesam_ros.evaluation.scores import MaskListener, MaskRecord
-from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import IGNORE, LabelSpace
 from mlesam_ros.mask_messages import camera_rgb
@@ -143,22 +142,20 @@ class ProposalWriter(FrameFinder):
     """Writes images, proposals and confidence of the frames of a bag.
 
     Attributes:
-        size: (height, width) of the network's images; None before the first frame.
         failure: error of the first file that could not be written.
     """
 
-    def __init__(self, folder: Path, bag: Path, translation: Translation, coco: CocoWriter | None) -> None:
-        """Write to a folder that exists.
+    def __init__(self, files: NewFiles, bag: Path, translation: Translation, coco: CocoWriter | None) -> None:
+        """Set the folder and its content.
 
         Args:
-            folder: of the labels.
+            files: folder of the labels.
             bag: whose frames are written.
             translation: to the label space of the proposals.
             coco: collects the proposals; None to write PNGs.
         """
         super().__init__(bag)
-        self._folder, self._translation, self._coco = folder, translation, coco
-        self.size: tuple[int, int] | None = None
+        self._files, self._translation, self._coco = files, translation, coco
         self.failure: FileError | None = None
 
     def on_frame(self, name: str, image: npt.NDArray[np.uint8], record: MaskRecord) -> None:
@@ -170,15 +167,14 @@ class ProposalWriter(FrameFinder):
         mask, shape = record.mask, image.shape[:2]
         labels = self._translation.table[resize_nearest(mask.labels, shape)]
         confidence = resize_nearest(mask.confidence, shape)
-        self.size = mask.network_size
         try:
-            write_file(self._folder / IMAGES / f"{name}.png", encode_png(image))
-            write_file(self._folder / CONFIDENCE / f"{name}.png", encode_png(confidence))
+            self._files.write(f"{IMAGES}/{name}.png", encode_png(image))
+            self._files.write(f"{CONFIDENCE}/{name}.png", encode_png(confidence))
             if self._coco is not None:
                 self._coco.add(f"{name}.png", labels, confidence)
             else:
-                path = self._folder / PROPOSALS / CLASS_IMAGES / f"{name}.png"
-                write_file(path, encode_png(self._translation.space.palette[labels]))
+                colors = self._translation.space.palette[labels]
+                self._files.write(f"{PROPOSALS}/{CLASS_IMAGES}/{name}.png", encode_png(colors))
         except FileError as error:
             self.failure = error
             raise
@@ -187,19 +183,6 @@ class ProposalWriter(FrameFinder):
 def encode_png(image: npt.NDArray[np.uint8]) -> bytes:
     """Encode (H, W) gray values or (H, W, 3) RGB."""
     return cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1])[1].tobytes()
-
-
-def write_file(path: Path, content: bytes | str) -> None:
-    """Write a file atomically, and create its folder.
-
-    Raises:
-        FileError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(path.parent, error) from error
-    atomic_write(path, content)
 
 
 def check_colors(space: LabelSpace) -> None:
@@ -218,20 +201,20 @@ def check_colors(space: LabelSpace) -> None:
             )
 
 
-def write_index(folder: Path, space: LabelSpace, frames: Sequence[Frame], coco: CocoWriter | None) -> None:
+def write_index(files: NewFiles, space: LabelSpace, frames: Sequence[Frame], coco: CocoWriter | None) -> None:
     """Write what the proposals of all frames share: COCO's file, or the lists of the VOC layout.
 
     Raises:
         FileError: a file cannot be written.
     """
     if coco is not None:
-        write_file(folder / f"{PROPOSALS}.json", json.dumps(coco.document()))
+        files.write(f"{PROPOSALS}.json", json.dumps(coco.document()))
         return
     colors = {BACKGROUND: (0, 0, 0), **dict(zip(space.names, space.colors, strict=True))}
     rows = [f"{name}:{red},{green},{blue}::\n" for name, (red, green, blue) in colors.items()]
-    write_file(folder / PROPOSALS / LABEL_MAP, "# label:color_rgb:parts:actions\n" + "".join(rows))
-    listed = folder / PROPOSALS / "ImageSets" / "Segmentation" / "default.txt"
-    write_file(listed, "".join(f"{frame.name}\n" for frame in frames))
+    files.write(f"{PROPOSALS}/{LABEL_MAP}", "# label:color_rgb:parts:actions\n" + "".join(rows))
+    listed = f"{PROPOSALS}/ImageSets/Segmentation/default.txt"
+    files.write(listed, "".join(f"{frame.name}\n" for frame in frames))
 
 
 def sensor_parameters(parameters: NodeParameters) -> dict[str, Any]:
@@ -244,11 +227,13 @@ def sensor_parameters(parameters: NodeParameters) -> dict[str, Any]:
     return found
 
 
-def require_camera(bag: Path, pipeline: Pipeline, options: EvaluationOptions) -> tuple[Modality, ...]:
+def require_camera(
+    bag: Path, pipeline: Pipeline, options: EvaluationOptions
+) -> tuple[tuple[Modality, ...], tuple[int, int]]:
     """Check that a bag has camera images and their calibration, without which nothing is trained on its labels.
 
     Returns:
-        The sensors of the bag that the network reads.
+        The sensors of the bag that the network reads, and (height, width) of the network's images.
 
     Raises:
         BagError: it has no topic of camera images, or the network reads no camera.
@@ -261,12 +246,13 @@ def require_camera(bag: Path, pipeline: Pipeline, options: EvaluationOptions) ->
                 f"{bag} has no camera, whose images are annotated; its topics are {', '.join(reader.topics)}.",
                 "Name the topic of the images with -p camera.topic:=TOPIC.",
             )
-        if not BagRig(reader, topics, options.parameters).rig.has_camera:
+        rig = BagRig(reader, topics, options.parameters).rig
+        if not rig.has_camera:
             raise CalibrationError(
                 f"{bag} has no CameraInfo of {topics.sensors[CAMERA].topic}, which training and the node need.",
                 "Give a calibration file with --calibration, or the topic with -p camera.info_topic:=TOPIC.",
             )
-        return tuple(topics.sensors)
+        return tuple(topics.sensors), pipeline.network_size(rig)
 
 
 def check_names(bags: Sequence[Path]) -> None:
@@ -283,18 +269,21 @@ def check_names(bags: Sequence[Path]) -> None:
             )
 
 
-def check_sizes(writers: Mapping[Path, ProposalWriter]) -> tuple[int, int]:
-    """Size of the network's images, (height, width), which has to be the same for all bags.
+def check_sizes(sizes: Mapping[Path, tuple[int, int]]) -> tuple[int, int]:
+    """Size that the network's images of all bags have.
+
+    Args:
+        sizes: bag → (height, width).
 
     Raises:
-        ConfigError: two bags with frames differ.
+        ConfigError: two bags differ.
     """
-    sizes = {writer.size: bag for bag, writer in writers.items() if writer.size is not None}
-    if len(sizes) != 1:
-        (one, first), (two, second) = list(sizes.items())[:2]
-        raise ConfigError(
-            f"the network's images of {first} are {one[1]}x{one[0]}, those of {second} {two[1]}x{two[0]}; arrays for "
-            "training have one size.",
-            "Label the bags of each camera into a folder of their own.",
-        )
-    return next(iter(sizes))
+    (first, one), *others = sizes.items()
+    for second, two in others:
+        if two != one:
+            raise ConfigError(
+                f"the network's images of {first} are {one[1]}x{one[0]}, those of {second} {two[1]}x{two[0]}; arrays "
+                "for training have one size.",
+                "Label the bags of each camera into a folder of their own.",
+            )
+    return one

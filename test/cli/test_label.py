@@ -20,6 +20,7 @@ from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
 from mlesam_ros.evaluation.ground_truth import decode_labels
 from mlesam_ros.evaluation.scores import MaskListener
+from mlesam_ros.files import exclusive_folder
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import label_image, stamp_ns
 from mlesam_ros.pipeline import Pipeline
@@ -289,13 +290,32 @@ def test_full_disk_leaves_nothing(street, tiny_checkpoint, tmp_path):
     assert done.stdout.splitlines()[-1] == "left:"
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing(label, street, monkeypatch, tmp_path):
+@pytest.mark.parametrize("others", [(), ("notes.txt", "images/mine.png")])
+def test_a_failed_run_leaves_nothing_of_its_own_and_everything_else(label, street, monkeypatch, tmp_path, others):
     def refuse(*_):
+        for name in others:  # that came meanwhile
+            (tmp_path / "labels" / name).write_text("mine")
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(label_run, "write_index", refuse)
     result = label(street, "--every", 6)
     assert result.exit_code == 2 and "Permission denied" in result.stderr
+    assert (tmp_path / "labels").exists() == bool(others)
+    left = [path for path in (tmp_path / "labels").rglob("*") if path.is_file()]
+    assert sorted(left) == sorted(tmp_path / "labels" / name for name in others)
+
+
+def test_two_runs_do_not_write_into_one_folder(label, street, tmp_path):
+    with exclusive_folder(tmp_path / "labels", "labeling"):
+        assert "in use by another labeling run" in label(street).stderr
+
+
+def test_cameras_of_two_sizes_are_refused_before_a_bag_is_segmented(label, street, monkeypatch, tmp_path):
+    monkeypatch.setattr(label_run, "evaluate", lambda *_: pytest.fail("a bag was segmented"))
+    high = write_simulated_bag(tmp_path / "high", World(8, "day", (96, 64)), range(1))
+    result = label(street, high)
+    assert result.exit_code == 2, result.output
+    assert f"images of {street} are " in result.stderr and f"those of {high} " in result.stderr
     assert not (tmp_path / "labels").exists()
 
 

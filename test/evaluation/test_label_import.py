@@ -10,7 +10,7 @@ from PIL import Image
 
 from mlesam_ros.coco import CocoWriter
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.evaluation.label_folder import CLASSES, read_splits, write_data
+from mlesam_ros.evaluation.label_folder import CLASSES, NewFiles, read_splits, write_data
 from mlesam_ros.evaluation.label_import import import_labels
 from mlesam_ros.labels import IGNORE, load_label_space
 from mlesam_ros.types import CAMERA
@@ -29,7 +29,7 @@ def folder(tmp_path):
     (folder / "images").mkdir(parents=True)
     for name in NAMES:
         cv2.imwrite(str(folder / "images" / f"{name}.png"), np.zeros((*SHAPE, 3), np.uint8))
-    write_data(folder, [tmp_path / "drive"], (32, 32), SPACE, {}, (CAMERA,))
+    write_data(NewFiles(folder), [tmp_path / "drive"], (32, 32), SPACE, {}, (CAMERA,))
     return folder
 
 

@@ -239,5 +239,6 @@ def test_validation_keeps_the_best_weights_and_changes_nothing(expert_file, pret
     assert metrics["miou_mean_over_subsets"] == max(entry["mean_of_subsets"] for entry in entries)
     best, final = (load_checkpoint(path, pretrained).config for path in (out / BEST / EXPERTS, last.weights))
     assert best == replace(final, temperatures={})
+    (out / BEST / "notes.txt").write_text("mine")
     train(recipe, out, resume=False)
-    assert not (out / VALIDATION).exists() and not (out / BEST).exists()
+    assert not (out / VALIDATION).exists() and [path.name for path in (out / BEST).iterdir()] == ["notes.txt"]

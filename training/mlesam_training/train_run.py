@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,14 +108,13 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
             preflight(recipe, stage, files)
         stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
         if is_first() and not (resume and (out / STATE).exists()):
-            (out / VALIDATION).unlink(missing_ok=True)
-            shutil.rmtree(out / BEST, ignore_errors=True)
+            _remove_validations(out, config)
         validation = Validation(recipe, stage, source, out)
         seconds = evaluation_seconds(recipe, stage, source) * (1 + _validations(recipe))
         run(recipe, stage, source.train, source.augment, out, resume, validation, seconds)
         stage.model.eval()
         scores = _evaluate(recipe, stage, source, out)
-        path = out / (EXPERTS if recipe.stage == "experts" else f"{config.backbone}.safetensors")
+        path = out / (EXPERTS if recipe.stage == "experts" else _backbone_file(config))
         if is_first():
             stage.model.to("cpu")
             _write_weights(out, stage, scores, source)
@@ -337,7 +335,19 @@ def _write_weights(
 ) -> None:
     save_checkpoint(out / EXPERTS, stage.model, headline(scores, source.description))
     if isinstance(stage, PretrainStage):
-        save_backbone(out / f"{stage.model.config.backbone}.safetensors", stage.model.backbone)
+        save_backbone(out / _backbone_file(stage.model.config), stage.model.backbone)
+
+
+def _backbone_file(config: MLESAMConfig) -> str:
+    return f"{config.backbone}.safetensors"
+
+
+def _remove_validations(out: Path, config: MLESAMConfig) -> None:
+    """Remove the validations of an earlier run and their weights; other files in the folder of the best ones stay."""
+    for path in (out / VALIDATION, out / BEST / EXPERTS, out / BEST / _backbone_file(config)):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # not empty, or missing
+        (out / BEST).rmdir()
 
 
 class Validation:
