@@ -165,7 +165,7 @@ def test_classes_of_one_list_are_compared_as_the_first():
         ({"palette": "colors"}, "palette is 'colors'"),
         ({"palette": {"path": [1, 2]}}, r"color \[1, 2\] of path"),
         ({"palette": {"street": [1, 2, 3]}}, "palette: class 'street' is unknown"),
-        ({"palette": {"path": [1, 2, 3], "wall": [1, 2, 3]}}, r"color \[1, 2, 3\] for wall and for another"),
+        ({"palette": {"path": [1, 2, 3], "wall": [1, 2, 3]}}, r"color \[1, 2, 3\] for path and for wall"),
         ({"raw_space": "nowhere.yaml"}, "nowhere.yaml"),
         ({"raw_space": "cityscapes", "map": {"rod": "path"}}, "did you mean road"),
     ],

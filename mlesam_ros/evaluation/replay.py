@@ -83,7 +83,7 @@ class Replay:
         self.warnings: list[str] = []
         self._senders: dict[str, list[str]] = {}
         self.elapsed = 0.0
-        self._reader, self._bag_rig, self._space, self._label_map = reader, bag_rig, space, label_map
+        self._reader, self._bag_rig, self._label_map = reader, bag_rig, label_map or LabelMap(space)
         self._outages = _outages_by_topic(outages, topics)
         self._frames = {
             source.topic: frame_reader(parameters.sensor(m), m, source.type, event_window)
@@ -206,7 +206,7 @@ class Replay:
     def _ground_truth(self, message: Any) -> GroundTruth:
         stamp, topic = stamp_ns(message.header), self._ground_truth_topic
         source = f"{self._reader.path}: {topic} at {stamp}:"
-        labels = decode_labels(label_image(message), self._space, self._label_map, source)
+        labels = decode_labels(label_image(message), self._label_map, source)
         return GroundTruth(stamp - self.label_offset, labels)
 
     def _ready_sets(self, until: int | None = None) -> Iterator[FrameSet]:

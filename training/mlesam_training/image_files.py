@@ -14,8 +14,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from mlesam_ros.errors import DatasetError
-
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from mlesam_ros.preprocessing.images import PNG_HEADER_BYTES, PngHeader
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:
@@ -66,20 +65,19 @@ def read_image_bgr(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> npt.NDArray
 
 
 def png_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a PNG, from its header (ISO/IEC 15948, 11.2.2).
+    """(height, width) of a PNG, from its header.
 
     Raises:
         DatasetError: the file is missing or not a PNG.
     """
     try:
         with path.open("rb") as file:
-            head = file.read(24)
+            header = PngHeader.read(file.read(PNG_HEADER_BYTES))
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
-    if len(head) < 24 or head[:8] != _SIGNATURE:
+    if header is None:
         raise DatasetError(f"{path} is not a PNG.")
-    width, height = (int.from_bytes(head[at : at + 4], "big") for at in (16, 20))
-    return height, width
+    return header.height, header.width
 
 
 def three_channels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
