@@ -234,6 +234,11 @@ def make_label_map(space: LabelSpace, raw: RawLabels, merge: bool = False) -> La
             "Write the ids, or set raw_space to the label space of the images.",
         )
     ids = {key: value for key, value in target.items() if not isinstance(key, str)}
+    if colors is not None and (without := [*ids, *raw.ignore]):
+        raise ConfigError(
+            f"raw id {without[0]} of map or ignore has no effect with palette, as the labels are colors.",
+            f"Give its color in palette, as in palette: {{{UNLABELED}: [r, g, b]}}, or leave palette out.",
+        )
     if raw_space is not None:
         ids |= {i: names[name] for i, name in enumerate(raw_space.names)}
     elif not raw.map and raw.ignore:

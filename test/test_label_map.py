@@ -166,6 +166,8 @@ def test_classes_of_one_list_are_compared_as_the_first():
         ({"palette": {"path": [1, 2]}}, r"color \[1, 2\] of path"),
         ({"palette": {"street": [1, 2, 3]}}, "palette: class 'street' is unknown"),
         ({"palette": {"path": [1, 2, 3], "wall": [1, 2, 3]}}, r"color \[1, 2, 3\] for path and for wall"),
+        ({"palette": {"path": [1, 2, 3]}, "map": {7: "path"}}, "raw id 7 of map or ignore has no effect with palette"),
+        ({"palette": "space", "ignore": [0]}, "raw id 0 of map or ignore has no effect with palette"),
         ({"raw_space": "nowhere.yaml"}, "nowhere.yaml"),
         ({"raw_space": "cityscapes", "map": {"rod": "path"}}, "did you mean road"),
     ],
