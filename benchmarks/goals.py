@@ -161,7 +161,7 @@ SWITCHES = (
            _ROUNDING, (("paths_vit_b", "fused_rel_pos"),)),
     OptionResult("`InferenceOptions.channels_last`", "the numbers of a pixel lie side by side", _EACH, _ROUNDING,
            (("paths", "channels_last"),)),
-    OptionResult("`InferenceOptions.graphs`", "a frame is one CUDA graph per subset of the sensors",
+    OptionResult("`InferenceOptions.graphs`", "a frame is one CUDA graph per subset of the sensors and image size",
            "test/model/test_inference.py::test_every_subset_is_captured_once_and_equals_the_reference",
            "labels but for 1 pixel in 1000 where classes tie, confidence 1/255, weights 1e-5", unmeasured=_NO_GPU),
     OptionResult("`precision`", "bf16 where the device multiplies in it",

@@ -188,13 +188,13 @@ def read_coco(path: Path, space: LabelSpace, size_of: Callable[[str], tuple[int,
                 f"{size[1]}x{size[0]}.",
                 "Annotate the images as they are, without resizing.",
             )
-        if (label := space.find(name)) is None:
+        if name not in space.names:
             raise LabelError(
                 f"{source} is of the category {name!r}; label space {space.name} has {', '.join(space.names)}.",
                 "Give the labels of the tool these names.",
             )
         labels = found.setdefault(image["file_name"], np.full(size, IGNORE, np.uint8))
-        labels[_region(annotation.get("segmentation"), size, source)] = label
+        labels[_region(annotation.get("segmentation"), size, source)] = space.names.index(name)
     return found
 
 

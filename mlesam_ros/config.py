@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS parameters of the sensors and the network, shared by node, evaluation, training from bags, doctor and play.
-
-Each dataclass field is a ROS parameter with its name, type, default, range, description and mutability.
-"""
+"""ROS parameters of the sensors and the network, shared by node, evaluation, training from bags, doctor and play."""
 
 from __future__ import annotations
 
@@ -16,211 +13,32 @@ from types import MappingProxyType
 from typing import Any
 
 from mlesam_ros.errors import ConfigError, shorten
-from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.geometry.rig import Rig, load_rig
-from mlesam_ros.messages import FrameReader
-from mlesam_ros.parameter_file import ParameterSpec, read_node_parameters
-from mlesam_ros.preprocessing.base import DEPTH_UNIT_RANGE, EVENT_WINDOW_RANGE, INTENSITY_SCALE_RANGE, Preprocessing
-from mlesam_ros.preprocessing.point_cloud import GATHER_AUTO, TIME_UNITS
-from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS
+from mlesam_ros.parameter_file import ParameterSpec, ineffective_rules, read_node_parameters, section_warnings
+from mlesam_ros.parameter_groups import (
+    LIVE,
+    START,
+    AlignedParameters,
+    CameraParameters,
+    ColorParameters,
+    DepthParameters,
+    EventParameters,
+    LidarParameters,
+    NavigationParameters,
+    SensorParameters,
+    data_settings,
+    parameter,
+)
+from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.sync import SyncConfig
-from mlesam_ros.types import AUTO, CAMERA, DEPTH, EVENT, LIDAR, MESSAGE_TYPES, MODALITIES, NODE, Modality
-
-START = "start"
-"""Read once when the process starts; read-only to `ros2 param`."""
-CONFIGURE = "configure"
-"""Read by the configure transition; may be set while the node is unconfigured."""
-LIVE = "live"
-"""May be set at any time and acts on the next mask."""
+from mlesam_ros.types import AUTO, CAMERA, LIDAR, MESSAGE_TYPES, MODALITIES, NODE, Modality
 
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
 RUNTIMES = (AUTO, "torch", "onnx", "openvino")
-REPRESENTATIONS = tuple(name for name, preprocessor in PREPROCESSORS.items() if preprocessor.modality == EVENT)
-"""Event preprocessors."""
 NETWORK = "network"
 RESOLUTIONS = (CAMERA, NETWORK)
 _RCLPY_PARAMETERS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
 """Parameters that rclpy declares."""
-
-
-def parameter(
-    default: Any,
-    text: str,
-    change: str = CONFIGURE,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    path: bool = False,
-    encoding: bool = True,
-) -> Any:
-    """Declare a dataclass field that is a ROS parameter.
-
-    Args:
-        default: default value; its type is the parameter's.
-        text: one line for `ros2 param describe`.
-        change: START, CONFIGURE or LIVE.
-        low: minimum of a number.
-        high: maximum of a number.
-        choices: accepted texts, each entry of a list at most once; empty for any.
-        path: the text is the path of a file or folder; a relative one starts at the working directory.
-        encoding: whether a bag's cached training images depend on it, so that a change of it preprocesses the bag
-            again.
-    """
-    limits = None if low is None or high is None else (low, high)
-    facts = {"text": text, "change": change, "range": limits, "choices": choices, "path": path, "encoding": encoding}
-    return field(default=default, metadata=facts)
-
-
-@dataclass(frozen=True)
-class SensorParameters:
-    """Parameters of one sensor. Topics are relative, so that namespaces and remapping apply."""
-
-    topic: str = parameter("", "Topic of its messages.")
-    type: str = parameter(AUTO, "Message type, such as sensor_msgs/msg/Image; auto: that of the publisher.")
-    frame_id: str = parameter("", "TF frame to use instead of that in its messages; empty: that in its messages.")
-    required: bool = parameter(False, "No mask is made without it.")
-    tolerance: float = parameter(
-        SyncConfig.tolerance, "Maximum difference between its stamp and the mask's in s.", low=0.0, high=10.0
-    )
-    offset: float = parameter(
-        0.0, "Constant error of its stamps in s, positive if they are late.", low=-1e10, high=1e10
-    )
-    max_wait: float = parameter(
-        -1.0, "Maximum wait for it in s, instead of max_wait; negative: max_wait.", low=-1.0, high=10.0
-    )
-    rate: float = parameter(
-        0.0, "Expected rate in Hz; /diagnostics warns below 80 % of it. 0: unknown.", LIVE, low=0.0, high=10000.0,
-        encoding=False,
-    )  # fmt: skip
-    skew: float = parameter(
-        0.0,
-        "Maximum expected median difference between its stamps and the masks' in s; /diagnostics warns above it. "
-        "0: unknown.",
-        LIVE,
-        low=0.0,
-        high=10.0,
-        encoding=False,
-    )
-
-
-@dataclass(frozen=True)
-class CameraParameters(SensorParameters):
-    """Parameters of a sensor with pixels and a lens."""
-
-    info_topic: str = parameter("", "Topic of its CameraInfo.")
-    rectified: bool = parameter(False, "Its images are rectified: P and R of CameraInfo apply, not K and D.")
-    fit: str = parameter("", "How images of another size than CameraInfo's are derived from it.", choices=("", *FITS))
-    picture_size: tuple[int, ...] = parameter(
-        (0, 0), "Width and height of those images; 0, 0 without fit.", low=0, high=65535
-    )
-
-
-@dataclass(frozen=True)
-class ColorParameters(CameraParameters):
-    """Parameters of the camera."""
-
-    significant_bits: int = parameter(
-        0, "Significant bits of 16-bit samples: 8, 10, 12, 14 or 16; 0: by the largest sample so far.", low=0, high=16
-    )
-
-
-@dataclass(frozen=True)
-class DepthParameters(CameraParameters):
-    """Parameters of the depth camera."""
-
-    unit: float = parameter(
-        0.0,
-        "Meters per count of its images, at least 1e-6; 0: 0.001 for integers, 1 for floats.",
-        low=0.0,
-        high=DEPTH_UNIT_RANGE[1],
-    )
-    gravity: str = parameter(
-        AUTO,
-        "Source of gravity for preprocessor hha: auto, tf, normals, or a direction in the camera's optical frame such "
-        "as '0, 1, 0'.",
-    )
-
-
-@dataclass(frozen=True)
-class EventParameters(CameraParameters):
-    """Parameters of the event camera."""
-
-    window: float = parameter(
-        0.0,
-        "Duration of the events in an image in s, at least 0.001; 0: that of the checkpoint's training.",
-        low=0.0,
-        high=EVENT_WINDOW_RANGE[1],
-    )
-    representation: str = parameter(
-        AUTO, "Preprocessor of its images; auto: that of the checkpoint's training.", choices=(AUTO, *REPRESENTATIONS)
-    )
-
-
-@dataclass(frozen=True)
-class LidarParameters(SensorParameters):
-    """Parameters of the LiDAR."""
-
-    time_unit: str = parameter(
-        AUTO,
-        "Unit of the times of its points; auto: the unit with which the sweep lies around its stamp.",
-        choices=(AUTO, *TIME_UNITS),
-    )
-    gather: float = parameter(
-        GATHER_AUTO,
-        "Duration in s of the messages that make a sweep, if it is sent in pieces; 0: each message is a sweep; "
-        "negative: by the azimuths.",
-        low=-1.0,
-        high=10.0,
-    )
-    intensity_field: str = parameter(
-        AUTO, "Field of the intensity; auto: the first of the usual names, such as intensity, signal."
-    )
-    intensity_scale: float = parameter(
-        0.0, "Value of that field at full intensity, at least 1e-6; 0: 1, 255 or 65535 by its type and range.",
-        low=0.0, high=INTENSITY_SCALE_RANGE[1],
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class NavigationParameters:
-    """Parameters of the points for costmaps."""
-
-    obstacle_classes: tuple[str, ...] = parameter(
-        (AUTO,), "Classes of ~/obstacle_points; [auto]: those of the label space.", LIVE, encoding=False
-    )
-    ground_classes: tuple[str, ...] = parameter(
-        (AUTO,), "Classes of ~/ground_points; [auto]: those of the label space.", LIVE, encoding=False
-    )
-    sensors: tuple[str, ...] = parameter(
-        (LIDAR, DEPTH),
-        "Sensors whose points are in both, in the frame of the first that the mask was made from.",
-        LIVE,
-        choices=(LIDAR, DEPTH),
-        encoding=False,
-    )
-    min_confidence: float = parameter(
-        0.0, "Pixels whose class has a lower probability give no points.", LIVE, low=0.0, high=1.0, encoding=False
-    )
-    max_range: float = parameter(
-        20.0, "Maximum distance of the points from the camera in m.", LIVE, low=0.1, high=1000.0, encoding=False
-    )
-    voxel_size: float = parameter(
-        0.0,
-        "Side in m of the cubes of which each has at most one point of either cloud; 0: all points.",
-        LIVE,
-        low=0.0,
-        high=10.0,
-        encoding=False,
-    )
-
-
-@dataclass(frozen=True)
-class AlignedParameters:
-    """Parameters of the aligned labels, confidence and points."""
-
-    width: int = parameter(
-        320, "Columns of ~/aligned/*, at most those of the camera.", LIVE, low=16, high=4096, encoding=False
-    )
 
 
 @dataclass(frozen=True)
@@ -440,7 +258,7 @@ class NodeParameters:
             ConfigError: names the parameter, its value and the accepted ones.
         """
         for camera, view in self.by_camera.items():
-            with _naming(camera):
+            with naming(camera):
                 view.check()
         if not re.fullmatch(f"{AUTO}|cpu|cuda(:[0-9]+)?", self.device):
             raise ConfigError(f"device is {self.device!r}; accepted are auto, cpu, cuda and cuda:<number>.")
@@ -460,7 +278,7 @@ class NodeParameters:
         """
         images: dict[str, str] = {}
         for camera, view in self.by_camera.items():
-            with _naming(camera):
+            with naming(camera):
                 view.check_together()
             topic = view.resolve(view.camera.topic)
             if CAMERA in view.modalities and (other := images.setdefault(topic, camera)) != camera:
@@ -528,8 +346,7 @@ def initial_rig(parameters: NodeParameters) -> Rig:
         return replace(rig, camera_frame=frame)
     if any(parameters.cameras) and rig.models:
         raise ConfigError(
-            f"calibration_file {path} has the camera frames {', '.join(rig.models)}; camera.frame_id of one of "
-            f"{', '.join(parameters.cameras)} is {frame!r}.",
+            f"calibration_file {path} has the camera frames {', '.join(rig.models)}; camera.frame_id is {frame!r}.",
             "Set it for each camera, such as front.camera.frame_id.",
         )
     return rig
@@ -560,39 +377,8 @@ def preprocessing(parameters: NodeParameters) -> Preprocessing:
     """
     values: dict[str, Any] = {}
     for modality in MODALITIES:
-        values |= _data_settings(parameters.sensor(modality))
+        values |= data_settings(parameters.sensor(modality))
     return Preprocessing(**values)
-
-
-def _data_settings(sensor: SensorParameters) -> dict[str, Any]:
-    """Fields of `Preprocessing` that one sensor's parameters set."""
-    if isinstance(sensor, ColorParameters):
-        return {"significant_bits": sensor.significant_bits}
-    if isinstance(sensor, DepthParameters):
-        return {"depth_unit": sensor.unit, "gravity": sensor.gravity}
-    if isinstance(sensor, EventParameters):
-        return {"event_window": sensor.window, "event_representation": sensor.representation}
-    if isinstance(sensor, LidarParameters):
-        names = ("time_unit", "gather", "intensity_field", "intensity_scale")
-        return {name: getattr(sensor, name) for name in names}
-    return {}
-
-
-def frame_reader(
-    sensor: SensorParameters, modality: Modality, type_name: str, event_window: float = 0.0
-) -> FrameReader:
-    """Build the reader of a sensor's messages of one type, with the settings of its parameters.
-
-    Args:
-        sensor: its parameters.
-        modality: the sensor.
-        type_name: message type.
-        event_window: seconds of events where the parameter is 0: the checkpoint's training value.
-    """
-    values = _data_settings(sensor)
-    if "event_window" in values:
-        values["event_window"] = values["event_window"] or event_window
-    return FrameReader(modality, type_name, Preprocessing(**values), sensor.offset)
 
 
 # Names and values
@@ -623,21 +409,6 @@ def load_parameters(
     return replace(parameters, overridden=overridden, warnings=(*warnings, *parameters.warnings))
 
 
-def ineffective_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
-    """Warnings for `-p` rules that a later section of the file overrides."""
-    return [
-        shorten(f"-p {name}:=… has no effect, as in ROS: a later section of {path} sets {name}. Change it there.")
-        for name in names
-    ]
-
-
-def section_warnings(path: str | Path | None, node: str, sections: Sequence[str]) -> list[str]:
-    """Warning where a parameter file has sections, but none for this node."""
-    listed = ", ".join(sections)
-    words = f"{path} has no section for {node} and sets no parameter; its sections are {listed}."
-    return [shorten(words)] if sections else []
-
-
 def build_parameters(given: Mapping[str, Any], node: str = NODE) -> NodeParameters:
     """Parameters with the given values; unknown names become warnings.
 
@@ -652,7 +423,7 @@ def build_parameters(given: Mapping[str, Any], node: str = NODE) -> NodeParamete
     values = {name: spec.validate(given[name]) if name in given else spec.default for name, spec in specs.items()}
     for camera in check_cameras(values["cameras"]):
         for name in CAMERA_PARAMETERS:
-            own, default = f"{camera}.{name}", camera_default(camera, name, values[name])
+            own, default = f"{camera}.{name}", camera_default(camera, name, values)
             values[own] = replace(specs[name], name=own).validate(given[own]) if own in given else default
     warnings = tuple(unknown_names(given, values["cameras"]))
     parameters = replace(assemble(values, node), given=frozenset(given), warnings=warnings)
@@ -676,14 +447,46 @@ def check_cameras(cameras: Sequence[str]) -> list[str]:
     return names
 
 
-def camera_default(camera: str, name: str, value: Any) -> Any:
+def camera_default(camera: str, name: str, values: Mapping[str, Any]) -> Any:
     """Value of a camera's parameter that is not given: that for all cameras.
 
     Relative topics are in the camera's namespace, `front/camera/image_raw`, except that of the LiDAR, which is shared.
+    The CameraInfo of an absolute topic is beside it, as in image_transport: that of `/depth/image_raw` is
+    `/depth/camera_info`. An `info_topic` for all cameras takes precedence.
+
+    Args:
+        camera: name of the camera.
+        name: name of the parameter, without the camera.
+        values: name → value, of the parameters for all cameras and of the topics of this one.
     """
-    sensor, _, short = name.partition(".")
-    own = short in ("topic", "info_topic") and sensor != LIDAR and value and value[0] not in "/~{"
-    return f"{camera}/{value}" if own else value
+    value, (sensor, _, short) = values[name], name.partition(".")
+    if short not in ("topic", "info_topic") or sensor == LIDAR or _is_absolute(value):
+        return value
+    topic = values[f"{camera}.{sensor}.topic"] if short == "info_topic" else ""
+    if _is_absolute(topic) and value == getattr(NodeParameters, sensor).info_topic:
+        return f"{topic.rpartition('/')[0]}/camera_info"
+    return f"{camera}/{value}" if value else value
+
+
+def _is_absolute(topic: str) -> bool:
+    """Whether a topic is the same in each camera's namespace."""
+    return topic.startswith(("/", "~", "{"))
+
+
+def follow_common(values: Mapping[str, Any], changes: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """Name → new value of the cameras' parameters that follow changes of the parameters for all cameras.
+
+    Args:
+        values: name → value of every parameter before the changes.
+        changes: name → new value.
+        own: names of the cameras' parameters that are set separately, which do not follow.
+    """
+    new = {**values, **changes}
+    for camera in check_cameras(values["cameras"]):
+        for name in CAMERA_PARAMETERS:
+            if f"{camera}.{name}" not in {*own, *changes}:
+                new[f"{camera}.{name}"] = camera_default(camera, name, new)
+    return {name: value for name, value in new.items() if value != values[name] and name not in changes}
 
 
 def camera_parameter(name: str) -> str:
@@ -698,11 +501,13 @@ def _names_of_camera(camera: str, names: Collection[str]) -> frozenset[str]:
 
 
 @contextmanager
-def _naming(camera: str) -> Iterator[None]:
-    """Context manager that adds the camera to the message of a `ConfigError`."""
+def naming(camera: str) -> Iterator[None]:
+    """Context manager that adds the camera, if it has a name, to the message of a `ConfigError`."""
     try:
         yield
     except ConfigError as error:
+        if not camera:
+            raise
         raise ConfigError(f"camera {camera}: {error.message}", error.remedy) from error
 
 

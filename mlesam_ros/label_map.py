@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from mlesam_ros.errors import ConfigError, ImageError, LabelError
-from mlesam_ros.labels import IGNORE, Color, ForeignLabelError, LabelSpace, color_table, load_label_space
-from mlesam_ros.preprocessing.images import GRAY, PngHeader, check_declared_size
+from mlesam_ros.labels import IGNORE, ForeignLabelError, LabelSpace, load_label_space
 from mlesam_ros.strict_yaml import check_choice, read_yaml, short_repr
 
 Labels = npt.NDArray[np.uint8]
+Color = tuple[int, int, int]
 
 UNLABELED = "ignore"
 """Name of the target of raw labels that are not to be compared or trained on."""
@@ -26,7 +26,9 @@ OWN_COLORS = "space"
 """Value of `palette` for the colors of the label space."""
 _MAX_RAW = 1 << 16
 _NO_CLASS = 0x7FFF
-_JPEG = b"\xff\xd8"
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_GRAY, _INDEXED = 0, 3
+"""Color types of a PNG (ISO/IEC 15948, 11.2.2)."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class RawLabels:
     """Description of label images that are not the ids of a label space, as in YAML.
 
     Attributes:
-        raw_space: name, file or content of the label space of the images; its classes that have one of the same name,
-            see `LabelSpace.find`, need no entry in `map`.
+        raw_space: name, file or content of the label space of the images; its classes with equal names need no entry in
+            `map`.
         map: raw id, or name of a class of `raw_space` or of a color of `palette` → class, its id, or `ignore`. In an
             evaluation also a list of classes: masks with any of them are compared as the first.
         palette: class or key of `map` → color as [r, g, b], or a list of colors; `space` for the colors of `raw_space`,
@@ -93,11 +95,6 @@ class LabelMap:
     colors: Mapping[Color, int] | None = None
     merged: Mapping[int, int] = field(default_factory=dict)
 
-    @property
-    def is_identity(self) -> bool:
-        """Whether raw labels are the ids of the label space."""
-        return self.ids is None and self.colors is None
-
     def decode(self, data: bytes, source: str) -> Labels:
         """Decode the file of a label image.
 
@@ -149,16 +146,18 @@ class LabelMap:
             raise LabelError(
                 f"{source} has {raw.dtype} values of shape {raw.shape}; labels are integers of (height, width)."
             )
+        values = raw.astype(np.int64)
+        valid = np.clip(values, 0, _MAX_RAW - 1)
         known = self.ids if self.ids is not None else {i: i for i in range(len(self.space))} | {IGNORE: IGNORE}
-        table = np.full(_MAX_RAW + 1, _NO_CLASS, np.uint16)
+        table = np.full(_MAX_RAW, _NO_CLASS, np.uint16)
         table[list(known)] = list(known.values())
-        is_small = raw.dtype.kind == "u" and raw.dtype.itemsize <= 2
-        found = table[raw if is_small else np.where((raw >= 0) & (raw < _MAX_RAW), raw, np.int64(_MAX_RAW))]
+        found = table[valid]
+        found[valid != values] = _NO_CLASS
         foreign = found == _NO_CLASS
         if opaque is not None:
             foreign &= opaque
         if foreign.any():
-            listed, pixels = np.unique(raw[foreign], return_counts=True)
+            listed, pixels = np.unique(values[foreign], return_counts=True)
             counts = dict(zip(listed.tolist(), pixels.tolist(), strict=True))
             raise self._foreign(source, counts, self.ids is not None)
         return _unlabeled(found, opaque)
@@ -234,11 +233,6 @@ def make_label_map(space: LabelSpace, raw: RawLabels, merge: bool = False) -> La
             "Write the ids, or set raw_space to the label space of the images.",
         )
     ids = {key: value for key, value in target.items() if not isinstance(key, str)}
-    if colors is not None and (without := [*ids, *raw.ignore]):
-        raise ConfigError(
-            f"raw id {without[0]} of map or ignore has no effect with palette, as the labels are colors.",
-            f"Give its color in palette, as in palette: {{{UNLABELED}: [r, g, b]}}, or leave palette out.",
-        )
     if raw_space is not None:
         ids |= {i: names[name] for i, name in enumerate(raw_space.names)}
     elif not raw.map and raw.ignore:
@@ -261,12 +255,10 @@ def _add_equal_names(space: LabelSpace, raw_space: LabelSpace, target: dict[Any,
     for i, name in enumerate(raw_space.names):
         if i in target:
             target[name] = target.pop(i)
+        elif name not in target and name in space.names:
+            target[name] = space.names.index(name)
         elif name not in target:
-            found = space.find(name)
-            if found is None:
-                missing.append(name)
-            else:
-                target[name] = found
+            missing.append(name)
     if missing:
         raise LabelError(
             f"label space {space.name} has no {', '.join(missing)} of label space {raw_space.name}; it has "
@@ -305,31 +297,39 @@ def _raw_id(value: Any) -> int:
     return value
 
 
+def _colors_of(space: LabelSpace, names: Mapping[str, int]) -> dict[Color, int]:
+    """Color → class id of a label space.
+
+    Raises:
+        ConfigError: two classes with different ids have one color.
+    """
+    colors: dict[Color, int] = {}
+    for name, color in zip(space.names, space.colors, strict=True):
+        if colors.setdefault(color, names[name]) != names[name]:
+            raise ConfigError(f"palette has color {list(color)} for {name} and for another class.")
+    return colors
+
+
 def _palette(
     space: LabelSpace, raw_space: LabelSpace | None, names: Mapping[str, int], palette: Any
 ) -> dict[Color, int]:
-    """Color → class id of `RawLabels.palette`, by the targets of names."""
-    known = {**{name: i for i, name in enumerate(space.names)}, **names, UNLABELED: IGNORE}
+    own = {name: i for i, name in enumerate(space.names)}
     if palette == OWN_COLORS:
-        colored = raw_space or space
-        given = list(zip(colored.names, colored.colors, strict=True))
-    elif isinstance(palette, dict) and palette:
-        given = [(name, color) for name, listed in palette.items() for color in _colors(name, listed, known)]
-    else:
+        return _colors_of(space, own) if raw_space is None else _colors_of(raw_space, names)
+    if not isinstance(palette, dict) or not palette:
         raise ConfigError(f"palette is {short_repr(palette)}; it must be {OWN_COLORS}, or {{CLASS: [r, g, b], …}}.")
-    if raw_space is None and (unused := [name for name in names if name not in dict(given)]):
+    known, colors = {**own, **names, UNLABELED: IGNORE}, dict[Color, int]()
+    for name, given in palette.items():
+        check_choice("palette: class", name, known)
+        several = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
+        for color in several:
+            if not _is_color(color):
+                raise ConfigError(f"palette: color {short_repr(color)} of {name} is not three integers from 0 to 255.")
+            if colors.setdefault((color[0], color[1], color[2]), known[name]) != known[name]:
+                raise ConfigError(f"palette has color {color} for {name} and for another class.")
+    if unused := [name for name in names if name not in palette and raw_space is None]:
         raise ConfigError(f"map has {unused[0]!r}, which palette has no color of.", "Add its color to palette.")
-    return color_table(((name, color, known[name]) for name, color in given), "palette")
-
-
-def _colors(name: Any, given: Any, known: Collection[str]) -> list[Color]:
-    """Colors of an entry of `palette`."""
-    check_choice("palette: class", name, known)
-    several = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
-    for color in several:
-        if not _is_color(color):
-            raise ConfigError(f"palette: color {short_repr(color)} of {name} is not three integers from 0 to 255.")
-    return [(red, green, blue) for red, green, blue in several]
+    return colors
 
 
 def _is_color(color: Any) -> bool:
@@ -346,22 +346,18 @@ def open_label_image(data: bytes, source: str) -> Image.Image:
     """
     if data[:2] == _JPEG:
         raise LabelError(f"{source} is a JPEG, whose compression alters labels.", "Export the labels as PNG.")
-    header = PngHeader.read(data)
-    if header and ((header.bits < 8 and header.color == GRAY) or (header.bits == 16 and header.color != GRAY)):
-        what = "gray" if header.color == GRAY else "color"
-        raise LabelError(
-            f"{source} is {what} with {header.bits} bits per sample, which decoders scale.", "Save 8 bits."
-        )
+    if data[:8] == _PNG and len(data) > 25:
+        bits, kind = data[24], data[25]
+        if (bits < 8 and kind == _GRAY) or (bits == 16 and kind != _GRAY):
+            what = "gray" if kind == _GRAY else "color"
+            raise LabelError(f"{source} is {what} with {bits} bits per sample, which decoders scale.", "Save 8 bits.")
     try:
-        if header:
-            check_declared_size(data)
         image = Image.open(io.BytesIO(data))
         image.load()
         return ImageOps.exif_transpose(image)
-    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "" if isinstance(error, UnidentifiedImageError) else f": {' '.join(str(error).split())}"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(
-            f"{source} cannot be decoded as an image; it has {len(data)} bytes{reason.removesuffix('.')}."
+            f"{source} cannot be decoded as an image; it has {len(data)} bytes: {' '.join(str(error).split())}."
         ) from error
 
 

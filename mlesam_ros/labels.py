@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,8 +16,6 @@ import numpy.typing as npt
 from mlesam_ros.errors import ConfigError, LabelError
 from mlesam_ros.resources import resource_path
 from mlesam_ros.strict_yaml import check_choice, read_yaml
-
-Color = tuple[int, int, int]
 
 IGNORE = 255
 """Id of unlabeled pixels, as in `vision_msgs` and in all supported data sets."""
@@ -78,7 +76,7 @@ class LabelSpace:
 
     name: str
     names: tuple[str, ...]
-    colors: tuple[Color, ...]
+    colors: tuple[tuple[int, int, int], ...]
     ignore: int = IGNORE
     ground: tuple[str, ...] = ()
     obstacles: tuple[str, ...] = ()
@@ -117,14 +115,6 @@ class LabelSpace:
         palette = np.zeros((256, 3), np.uint8)
         palette[: len(self)] = self.colors
         return palette
-
-    def find(self, name: str) -> int | None:
-        """Id of the class of a name; if none has it, of the first with that name apart from case and punctuation."""
-        return self.names.index(name) if name in self.names else self._plain_ids.get(_plain(name))
-
-    @cached_property
-    def _plain_ids(self) -> dict[str, int]:
-        return {_plain(name): label for label, name in reversed([*enumerate(self.names)])}
 
     def check(self, labels: npt.NDArray[np.uint8], source: str = "label image") -> None:
         """Check that a label image has only values of the label space.
@@ -191,28 +181,21 @@ class LabelSpace:
         return {"name": self.name, "classes": classes, **{role: names for role, names in roles.items() if names}}
 
 
-def color_table(entries: Iterable[tuple[str, Color, int]], source: str, remedy: str = "") -> dict[Color, int]:
-    """Build the table color → id of label images with colors.
+def check_not_palette(head: bytes, source: str) -> None:
+    """Refuse a palette PNG: decoders convert its indices to colors, which are not labels.
 
     Args:
-        entries: name, color and id.
-        source: of the colors, for the error.
-        remedy: see `MlesamError`.
+        head: the first 26 bytes of the file or more.
+        source: origin of the file, for the error message.
 
     Raises:
-        LabelError: two entries with different ids have one color.
+        LabelError: its color type is 3 (ISO/IEC 15948, 11.2.2).
     """
-    names, table = dict[Color, str](), dict[Color, int]()
-    for name, color, label in entries:
-        other = names.setdefault(color, name)
-        if table.setdefault(color, label) != label:
-            raise LabelError(f"{source} has the color {list(color)} for {other} and for {name}.", remedy)
-    return table
-
-
-def _plain(name: str) -> str:
-    """Name without case, spaces and punctuation."""
-    return "".join(filter(str.isalnum, name.casefold())) or name
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[25:26] == b"\x03":
+        raise LabelError(
+            f"{source} is a palette PNG; a label image is grayscale, and its values are the ids.",
+            "Save the indices as gray values: PIL.Image.fromarray(numpy.array(PIL.Image.open(FILE))).save(FILE).",
+        )
 
 
 def _full_entry(entry: Any) -> Any:

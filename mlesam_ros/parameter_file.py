@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, shorten
 from mlesam_ros.files import expand_path
 from mlesam_ros.strict_yaml import compose_yaml
 from mlesam_ros.types import NODE
@@ -435,3 +435,18 @@ def parse_scalar(text: str) -> bool | int | float | str:
 
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
+
+
+def ineffective_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
+    """Warnings for `-p` rules that a later section of the file overrides."""
+    return [
+        shorten(f"-p {name}:=… has no effect, as in ROS: a later section of {path} sets {name}. Change it there.")
+        for name in names
+    ]
+
+
+def section_warnings(path: str | Path | None, node: str, sections: Sequence[str]) -> list[str]:
+    """Warning where a parameter file has sections, but none for this node."""
+    listed = ", ".join(sections)
+    words = f"{path} has no section for {node} and sets no parameter; its sections are {listed}."
+    return [shorten(words)] if sections else []

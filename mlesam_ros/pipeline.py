@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 
 from mlesam_ros.config import NodeParameters, preprocessing
-from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem
+from mlesam_ros.errors import CheckpointError, ConfigError, Problem
+from mlesam_ros.expert_preprocessors import ExpertPreprocessors
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
@@ -28,21 +30,22 @@ from mlesam_ros.model.inference import (
     Prediction,
     TorchRuntime,
     explain_oom,
+    is_oom,
     postprocess,
     prepare,
 )
-from mlesam_ros.model.mlesam import MLESAM, Features, check_finite
+from mlesam_ros.model.mlesam import MLESAM, Features
 from mlesam_ros.model.model_config import MLESAMConfig, network_size
 from mlesam_ros.model.runtimes import ExportFinder, Runtime, Size, format_image_size
-from mlesam_ros.preprocessing.base import DEFAULTS, EVENT_WINDOW, Preprocessing, Preprocessor
-from mlesam_ros.preprocessing.cuda import AsyncUploader, encode_torch
-from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.preprocessing.base import DEFAULTS, Preprocessing
+from mlesam_ros.preprocessing.cuda import AsyncUploader
+from mlesam_ros.preprocessing.preprocessors import encode
 from mlesam_ros.preprocessing.registration import FrameContext, SweepMotions
 from mlesam_ros.resources import resource_path
-from mlesam_ros.types import AUTO, EVENT, FrameSet, Modality, Segmentation, SensorFrame
-from mlesam_ros.view import View, group_views
+from mlesam_ros.types import AUTO, EVENT, FrameSet, Modality, Segmentation
+from mlesam_ros.view import Inputs, View, group_views
 
-_WARM_UP_CALLS = 3  # on a GPU the first one also captures the CUDA graph; libraries autotune in the first ones
+_WARM_UP_CALLS = 3  # libraries autotune in the first ones
 
 
 class Replacement(NamedTuple):
@@ -63,10 +66,7 @@ class Pipeline:
         config: the model's configuration.
         device: such as `cpu` or `cuda`.
         precision: one of `PRECISIONS`.
-        preprocessing: settings of the sensor data for `FrameReader`, completed from the checkpoint.
     """
-
-    _preprocessors: Mapping[Modality, Preprocessor]
 
     def __init__(
         self,
@@ -100,6 +100,7 @@ class Pipeline:
         self.precision = pick_precision(precision, self.device)
         torch.set_num_threads(pick_threads(threads))
         self._options, self._settings = options, settings
+        self._preprocessors: dict[Preprocessing, ExpertPreprocessors] = {}
         self._upload = AsyncUploader(self.device)
         self._torch = TorchRuntime(self._prepared(model), self.device, self.precision, self._upload, options.graphs)
         self._set_model(self._torch.model)
@@ -109,7 +110,7 @@ class Pipeline:
         )
         self._unexported: set[Size] = set()
         self._sweeps = SweepMotions()
-        self._view: View | None = None
+        self._last = Inputs()
 
     @classmethod
     def from_checkpoint(
@@ -130,16 +131,19 @@ class Pipeline:
         """
         return cls(load_checkpoint(path, base_weights), device, precision, threads, options, settings)
 
-    def warm_up(self, rig: Rig | None = None) -> None:
+    def warm_up(self, rig: Rig | None = None, batch: int = 1) -> None:
         """Run the network on blank images, so that the first frame set is as fast as later ones.
 
         Args:
             rig: rig of the expected frame sets, for the image size; None for square images.
+            batch: maximum number of frame sets at once; all smaller numbers are run, too.
         """
         size = (self.config.image_size,) * 2 if rig is None else self.network_size(rig)
-        blank = np.zeros((3, *size), np.float32)
+        blank = dict.fromkeys(self.config.modalities, np.zeros((3, *size), np.float32))
+        for count in range(batch, 1, -1):  # the largest first: on a GPU the graphs of the others share its memory
+            self._torch.batch([blank] * count)
         for _ in range(_WARM_UP_CALLS):
-            self._torch(dict.fromkeys(self.config.modalities, blank))
+            self._torch(blank)
         for (height, width), runtime in self._exported.items():
             runtime(dict.fromkeys(self.config.modalities, np.zeros((3, height, width), np.float32)))
 
@@ -160,38 +164,45 @@ class Pipeline:
             CalibrationError: the label camera is unknown.
             MlesamError: no frame is usable; the message has the reason for each.
         """
-        (view,) = self.segment_views([(frame_set, rig)], enlarge)
+        view = View(frame_set, rig)
+        for _ in self.segment_views([view], enlarge):
+            self._last = view.inputs
         if view.error is not None:
             raise view.error
         assert view.segmentation is not None
         return view.segmentation
 
-    def segment_views(self, sets: Sequence[tuple[FrameSet, Rig]], enlarge: bool = True) -> list[View]:
+    def segment_views(self, views: Sequence[View], enlarge: bool = True) -> Iterator[list[View]]:
         """Compute the masks of several cameras: one batch for each subset of the sensors and image size.
 
         Args:
-            sets: frame set and rig of each camera; see `segment`.
+            views: of the cameras; see `segment`.
             enlarge: see `segment`.
 
-        Returns:
-            the views in the order of the sets. One that fails has its `error`, and the others have their masks.
+        Yields:
+            the views of each batch as soon as they have their masks, after those without a usable frame. A view that
+            fails has its `error`, and the others have their masks.
         """
-        views = [View(frame_set, rig) for frame_set, rig in sets]
         for view in views:
             with view.catch():
                 self._encode(view)
+        if failed := [view for view in views if view.error is not None]:
+            yield failed
         for batch in group_views(views):
             self._infer(batch)
-        for view in views:
-            if view.prediction is not None:
-                with view.catch():
-                    self._decode(view, enlarge)
-        self._view = views[-1]
-        return views
+            for view in batch:
+                if view.prediction is not None:
+                    with view.catch():
+                        self._decode(view, enlarge)
+            yield batch
 
     def close(self) -> None:
         """Release the device's memory for other processes; the pipeline cannot be used afterwards."""
         del self._torch
+        self._free_cache()
+
+    def _free_cache(self) -> None:
+        """Return cached memory of a GPU to the driver."""
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -201,7 +212,7 @@ class Pipeline:
         Raises:
             MlesamError: a frame cannot be preprocessed.
         """
-        return encode(frame_set, rig, self.network_size(rig), self._preprocessors)
+        return encode(frame_set, rig, self.network_size(rig), self.preprocessors().by_modality)
 
     def infer(self, images: Mapping[Modality, Image | torch.Tensor]) -> Prediction:
         """Run the network, with one synchronization for the result.
@@ -280,18 +291,17 @@ class Pipeline:
     @property
     def images(self) -> dict[Modality, Image]:
         """Modality → (3, h, w) float32, the network's input images of the last set."""
-        images = {} if self._view is None else self._view.images
-        return {m: i.cpu().numpy() if isinstance(i, torch.Tensor) else i for m, i in images.items()}
+        return {m: i.cpu().numpy() if isinstance(i, torch.Tensor) else i for m, i in self._last.images.items()}
 
     @property
     def refusals(self) -> Mapping[Modality, Problem]:
         """Modality → problem for which its frame was left out of the last set; empty when all of them took part."""
-        return MappingProxyType({} if self._view is None else self._view.refusals)
+        return MappingProxyType(self._last.refusals)
 
     @property
     def notes(self) -> Mapping[Modality, str]:
         """Modality → limitation of its image in the last set, see `View.notes`."""
-        return MappingProxyType({}) if self._view is None else self._view.notes
+        return self._last.notes
 
     def swap_experts(self, path: str | Path, modalities: Sequence[Modality] | None = None) -> None:
         """Replace or add experts between two frame sets; the model stays loaded and merged.
@@ -345,15 +355,25 @@ class Pipeline:
 
     def _prepared(self, model: MLESAM) -> MLESAM:
         """Move a model to the device, after a check that its preprocessors are those of its training."""
-        make_expert_preprocessors(model.config, model.config.modalities, self._settings)
+        ExpertPreprocessors(model.config, self._settings)
         return prepare(model, self.device, PRECISIONS[self.precision], self._options)
 
     def _set_model(self, model: MLESAM) -> None:
         """Derive the state that depends on a model's configuration."""
         self.config = model.config
-        self._preprocessors = make_expert_preprocessors(model.config, model.config.modalities, self._settings)
-        self.preprocessing = replace(self._settings, event_window=event_window(self._preprocessors, self._settings))
-        self._mismatch = training_mismatch(self.config, self._preprocessors, self.preprocessing)
+        self._preprocessors = {s: ExpertPreprocessors(model.config, s) for s in {self._settings, *self._preprocessors}}
+
+    def preprocessors(self, settings: Preprocessing | None = None) -> ExpertPreprocessors:
+        """Preprocessors for sensors with some settings; None for those of the pipeline. Made once for each model."""
+        settings = self._settings if settings is None else settings
+        if settings not in self._preprocessors:
+            self._preprocessors[settings] = ExpertPreprocessors(self.config, settings)
+        return self._preprocessors[settings]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Settings of the sensor data for `FrameReader`, completed from the checkpoint."""
+        return self.preprocessors().settings
 
     def network_size(self, rig: Rig) -> tuple[int, int]:
         """(h, w) of the network's images, see `model_config.network_size`.
@@ -364,7 +384,7 @@ class Pipeline:
         return network_size((rig.camera.height, rig.camera.width), self.config.image_size)
 
     def _encode(self, view: View) -> None:
-        """Make the images of a view; frames that cannot be preprocessed become refusals.
+        """Make the images of a view; see `ExpertPreprocessors.encode`.
 
         Raises:
             CalibrationError: the label camera is unknown.
@@ -374,36 +394,26 @@ class Pipeline:
         view.rig = view.rig.of_set(view.frame_set)
         view.size = self.network_size(view.rig)
         view.context = FrameContext(view.frame_set.time, view.frame_set.frames, sweeps=self._sweeps)
-        if self._mismatch:
-            view.context.note(EVENT, self._mismatch)
-        for modality, frame in view.frame_set.frames.items():
-            if modality not in self._preprocessors:
-                reason = f"the model has no expert for {modality}; it has {', '.join(self._preprocessors)}."
-                view.refusals[modality] = Problem(reason, f"Take {modality} out of modalities.")
-                continue
-            try:
-                view.images[modality] = self._image(frame, view)
-            except MlesamError as error:
-                view.refusals[modality] = error.problem
-        view.require_images()
+        self.preprocessors(view.settings).encode(view, self._upload if self.encodes_on_device else None)
         view.timings["encode"] = time.perf_counter() - start
 
-    def _image(self, frame: SensorFrame, view: View) -> Image | torch.Tensor:
-        preprocessor = self._preprocessors[frame.modality]
-        if self.encodes_on_device:
-            return encode_torch(self._upload, preprocessor, frame, view.rig, view.size, view.context)
-        image = preprocessor(frame, view.rig, view.size, view.context)
-        check_finite({frame.modality: torch.from_numpy(image)})
-        return image
-
     def _infer(self, batch: Sequence[View]) -> None:
-        """Run the network on views of the same modalities and image size."""
+        """Run the network on views of the same modalities and image size; one by one if they do not fit at once."""
         start = time.perf_counter()
+        predictions: list[Prediction] | None = None
         try:
             predictions = self.infer_batch([view.images for view in batch])
         except Exception as error:  # of the network, so that it is that of each view
+            if len(batch) == 1 or not is_oom(error):
+                for view in batch:
+                    view.error = error
+                return
+        if predictions is None:  # after the error, whose traceback holds tensors of the batch
+            self._free_cache()
+            text = f"{len(batch)} frame sets do not fit into the memory of {self.device} at once and run one by one"
+            warnings.warn(text, RuntimeWarning, 2)
             for view in batch:
-                view.error = error
+                self._infer([view])
             return
         for view, prediction in zip(batch, predictions, strict=True):
             with view.catch():
@@ -441,14 +451,14 @@ class Pipeline:
         )
 
     def _check_event_window(self, path: str | Path, config: MLESAMConfig, modalities: Sequence[Modality]) -> None:
-        preprocessors = make_expert_preprocessors(config, modalities, self._settings)
-        window = event_window(preprocessors, self._settings)
-        if EVENT in preprocessors and EVENT in self._preprocessors and window != self.preprocessing.event_window:
-            raise CheckpointError(
-                f"{path} was trained with an event window of {window:g} s, but {self.preprocessing.event_window:g} s "
-                "are gathered.",
-                "Start again with this checkpoint, or set event.window.",
-            )
+        for settings, current in self._preprocessors.items():
+            other, gathered = ExpertPreprocessors(config, settings, modalities), current.settings.event_window
+            both = EVENT in other.by_modality and EVENT in current.by_modality
+            if both and (window := other.settings.event_window) != gathered:
+                raise CheckpointError(
+                    f"{path} was trained with an event window of {window:g} s, but {gathered:g} s are gathered.",
+                    "Start again with this checkpoint, or set event.window.",
+                )
 
 
 def load_pipeline(
@@ -473,7 +483,7 @@ def load_pipeline(
     with explain_oom(model, device):
         pipeline = Pipeline(model, device, parameters.precision, threads, settings=preprocessing(parameters),
                             exports=exports, checkpoint=checkpoint)  # fmt: skip
-        pipeline.warm_up()
+        pipeline.warm_up(batch=len(parameters.views))
     return pipeline
 
 
@@ -540,64 +550,3 @@ def pick_threads(threads: int | None) -> int:
     if threads < 1:
         raise ConfigError(f"threads is {threads}; it must be at least 1.")
     return threads
-
-
-def make_expert_preprocessors(
-    config: MLESAMConfig, modalities: Sequence[Modality], preprocessing: Preprocessing
-) -> dict[Modality, Preprocessor]:
-    """Make the preprocessors of some experts' images.
-
-    Args:
-        config: of the model, with the names, settings and normalization of its preprocessors.
-        modalities: of the experts.
-        preprocessing: settings of the sensor data.
-
-    Raises:
-        ConfigError: no preprocessor is known for a modality, or it has no such setting.
-        CheckpointError: the experts were trained on images with other normalization.
-    """
-    names = {m: _preprocessor_name(config, m) for m in modalities}
-    preprocessors = make_preprocessors(names, config.settings, preprocessing)
-    _check_normalization(config, preprocessors)
-    return preprocessors
-
-
-def event_window(preprocessors: Mapping[Modality, Preprocessor], preprocessing: Preprocessing) -> float:
-    """Seconds of events that the readers gather: the setting, else the expert's training value."""
-    return preprocessing.event_window or float(getattr(preprocessors.get(EVENT), "window", EVENT_WINDOW))
-
-
-def training_mismatch(
-    config: MLESAMConfig, preprocessors: Mapping[Modality, Preprocessor], preprocessing: Preprocessing
-) -> str:
-    """Warning where the event settings differ from those that the expert was trained with; empty where they agree."""
-    if EVENT not in preprocessors:
-        return ""
-    trained, used, found = _preprocessor_name(config, EVENT), preprocessors[EVENT].name, []
-    if used != trained:
-        found.append(f"event.representation is {used}, but the expert was trained on {trained}")
-    window = float(config.settings.get(EVENT, {}).get("window", EVENT_WINDOW))
-    if (now := event_window(preprocessors, preprocessing)) != window:
-        found.append(f"event.window is {now:g} s, but the expert was trained on {window:g} s")
-    return f"{' and '.join(found)}; masks may be worse." if found else ""
-
-
-def _preprocessor_name(config: MLESAMConfig, modality: Modality) -> str:
-    name = config.preprocessors.get(modality, DEFAULT_PREPROCESSORS.get(modality))
-    if name is None:
-        raise ConfigError(
-            f"no preprocessor is known for modality {modality!r}; those of {', '.join(DEFAULT_PREPROCESSORS)} are.",
-            "Name its preprocessor under preprocessors in the model's configuration.",
-        )
-    return name
-
-
-def _check_normalization(config: MLESAMConfig, preprocessors: Mapping[Modality, Preprocessor]) -> None:
-    for modality in config.normalization.keys() & preprocessors.keys():
-        normalization, preprocessor = config.normalization[modality], preprocessors[modality]
-        if not np.allclose(normalization, preprocessor.normalization):
-            raise CheckpointError(
-                f"the {modality} expert was trained on images normalized with {normalization}, but preprocessor "
-                f"{preprocessor.name} uses {preprocessor.normalization}.",
-                "Train the expert again, or use the version of mlesam_ros that it was trained with.",
-            )

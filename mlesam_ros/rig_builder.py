@@ -9,11 +9,12 @@ from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from mlesam_ros.config import CameraParameters, NodeParameters
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import CalibrationError, Problem, format_error
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Lens, Rig
 from mlesam_ros.messages import transforms
+from mlesam_ros.parameter_groups import CameraParameters
 from mlesam_ros.types import CAMERA, DEPTH, EventWindow, Modality, RawImage, SensorFrame
 
 _MAX_LENSES = 8

@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.config import NavigationParameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.projection import VisiblePoints
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, default_classes
 from mlesam_ros.parameter_file import format_value
+from mlesam_ros.parameter_groups import NavigationParameters
 from mlesam_ros.preprocessing.images import Meters
 from mlesam_ros.preprocessing.point_cloud import cloud_intensity, cloud_xyz
 from mlesam_ros.preprocessing.registration import FrameContext

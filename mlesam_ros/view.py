@@ -6,15 +6,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 
 from mlesam_ros.errors import MlesamError, Problem, join_problems
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.model.inference import Image, Prediction
+from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.registration import FrameContext
 from mlesam_ros.types import FrameSet, Modality, Segmentation
+
+
+class Inputs(NamedTuple):
+    """Images of one frame set; see the attributes of `View`."""
+
+    images: Mapping[Modality, Image | torch.Tensor] = MappingProxyType({})
+    refusals: Mapping[Modality, Problem] = MappingProxyType({})
+    notes: Mapping[Modality, str] = MappingProxyType({})
 
 
 class View:
@@ -23,6 +33,7 @@ class View:
     Attributes:
         frame_set: the frames.
         rig: with the label camera of the set.
+        settings: of the sensor data; None for those of the pipeline.
         size: (h, w) of the images.
         context: shared by the preprocessors of the set.
         images: modality → (3, h, w) float32, the network's input images.
@@ -33,8 +44,8 @@ class View:
         timings: stage → seconds; those of a batch for each of its views.
     """
 
-    def __init__(self, frame_set: FrameSet, rig: Rig) -> None:
-        self.frame_set, self.rig = frame_set, rig
+    def __init__(self, frame_set: FrameSet, rig: Rig, settings: Preprocessing | None = None) -> None:
+        self.frame_set, self.rig, self.settings = frame_set, rig, settings
         self.size = (0, 0)
         self.context = FrameContext(frame_set.time)
         self.images: dict[Modality, Image | torch.Tensor] = {}
@@ -48,6 +59,11 @@ class View:
     def notes(self) -> Mapping[Modality, str]:
         """Modality → limitation of its image, such as missing ego-motion, or a setting that differs from training."""
         return self.context.notes
+
+    @property
+    def inputs(self) -> Inputs:
+        """The images and their problems, without the frames."""
+        return Inputs(self.images, self.refusals, self.notes)
 
     @contextmanager
     def catch(self) -> Iterator[None]:

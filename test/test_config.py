@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parameters of several cameras: names, defaults, own values, and the node that each camera alone would be."""
 
+from itertools import permutations
+
 import pytest
 
 from mlesam_ros.config import (
     build_parameters,
+    camera_parameter,
+    follow_common,
     initial_rig,
     iter_declared,
     load_parameters,
@@ -30,6 +34,58 @@ def test_topics_are_below_the_camera_name_and_the_lidar_is_shared():
     assert [view.camera.info_topic for view in views.values()] == ["front/info", "left/info"]
     assert {view.depth.topic for view in views.values()} == {"/depth"}, "an absolute name is that of all cameras"
     assert {view.lidar.topic for view in views.values()} == {"lidar/points"}
+
+
+@pytest.mark.parametrize(
+    ("given", "infos"),
+    [
+        ({"depth.topic": "/depth/image_raw"}, ["/depth/camera_info"] * 2),
+        ({"depth.topic": "/depth/image_raw", "depth.info_topic": "depth/camera_info"}, ["/depth/camera_info"] * 2),
+        ({"depth.topic": "/image"}, ["/camera_info"] * 2),
+        ({"depth.topic": "~/depth"}, ["~/camera_info"] * 2),
+        ({"depth.topic": "/image", "depth.info_topic": "/info"}, ["/info"] * 2),
+        ({"depth.topic": "/image", "depth.info_topic": "info"}, ["front/info", "left/info"]),
+        ({"depth.topic": "/image", "depth.info_topic": ""}, ["", ""]),
+        ({"left.depth.topic": "/d/image"}, ["front/depth/camera_info", "/d/camera_info"]),
+        ({"left.depth.topic": "/d/image", "left.depth.info_topic": "own"}, ["front/depth/camera_info", "own"]),
+    ],
+)
+def test_camera_info_of_an_absolute_topic_is_beside_it(given, infos):
+    """By the rule of image_transport: camera_info in the namespace of the image."""
+    views = build_parameters({"cameras": CAMERAS, **given}).views.values()
+    assert [view.depth.info_topic for view in views] == infos
+
+
+def changed(values, changes, own=()):
+    """All values after changes as those of a node that apply one by one; names in `own` were set separately."""
+    values, own = dict(values), set(own)
+    for name, value in changes:
+        values |= {name: value} | follow_common(values, {name: value}, own)
+        own |= {name} if camera_parameter(name) != name else set()
+    return values
+
+
+@pytest.fixture
+def values():
+    """Name → value of a node with two cameras."""
+    return {name: value for name, _, value in iter_declared(build_parameters({"cameras": CAMERAS}))}
+
+
+def test_order_of_changes_has_no_effect(values):
+    """A dump of parameters has those of cameras that are before and after `camera` in the alphabet."""
+    dump = [("front.camera.rate", 0.0), ("camera.rate", 5.0), ("left.camera.rate", 7.0), ("lidar.offset", 0.1)]
+    for order in permutations(dump):
+        found = changed(values, order)
+        assert {name: found[name] for name, _ in dump} == dict(dump)
+        assert found["front.lidar.offset"] == found["left.lidar.offset"] == 0.1
+
+
+def test_a_change_for_all_cameras_leaves_what_is_set_for_one(values):
+    found = changed(values, [("modalities", [CAMERA])], {"left.modalities"})
+    assert found["front.modalities"] == [CAMERA] and found["left.modalities"] == MODALITIES
+    found = changed(values, [("depth.topic", "/depth/image"), ("camera.topic", "eye")])
+    assert found["left.depth.info_topic"] == "/depth/camera_info" and found["left.camera.topic"] == "left/eye"
+    assert changed(values, [("overlay_alpha", 0.1), ("overlay_alpha", 0.5)]) == values
 
 
 def test_a_camera_has_the_parameters_of_all_and_its_own_before_them():

@@ -143,11 +143,3 @@ def test_a_file_without_classes_is_refused(tmp_path, text):
     (tmp_path / "labels.yaml").write_text(text)
     with pytest.raises(LabelError, match="label space"):
         load_label_space(tmp_path / "labels.yaml")
-
-
-@pytest.mark.parametrize(
-    ("name", "label"), [("side_walk", 1), ("Traffic Light", 2), ("WALL", 3), ("wall", 4), ("roads", None), ("+", None)]
-)
-def test_names_match_apart_from_case_and_punctuation_and_equal_ones_first(name, label):
-    space = LabelSpace("t", ("Road", "SideWalk", "traffic-light", "Wall", "wall"), ((0, 0, 0),) * 5)
-    assert space.find(name) == label

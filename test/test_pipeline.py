@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, MlesamError
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.checkpoint import load_base, load_checkpoint, save_backbone, save_checkpoint, weights_sha256
 from mlesam_ros.model.mlesam import MLESAM
@@ -26,7 +25,6 @@ from mlesam_ros.pipeline import PRECISIONS, Pipeline, network_size
 from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.cuda import encode_torch
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
-from mlesam_ros.simulation.sensors import BASE_FRAME, CAMERA_FRAME, ODOM_FRAME
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import MODALITIES, FrameSet, RawImage, SensorFrame
 
@@ -129,7 +127,7 @@ def test_nonfinite_image_on_the_device_is_left_out_with_the_reason(world, frame_
         picture = encode_torch(device, encoder, *rest)
         return picture.fill_(torch.nan) if encoder.modality in spoils else picture
 
-    monkeypatch.setattr("mlesam_ros.pipeline.encode_torch", spoiling)
+    monkeypatch.setattr("mlesam_ros.expert_preprocessors.encode_torch", spoiling)
     pipeline = Pipeline(make_model(), "cpu", "fp32")
     pipeline.encodes_on_device = True
     monkeypatch.setattr("mlesam_ros.model.mlesam.check_finite", lambda images: None)  # as on a GPU
@@ -195,8 +193,9 @@ def test_modality_without_expert_is_left_out_with_the_reason(frame_set, world):
 
 def test_nonfinite_image_is_left_out_with_the_reason(frame_set, world):
     pipeline = Pipeline(make_model(), "cpu", "fp32")
-    encoder = pipeline._preprocessors["event"]
-    pipeline._preprocessors["event"] = lambda *arguments: np.where(encoder(*arguments) > 0, np.float32("nan"), 0)
+    preprocessors = pipeline.preprocessors().by_modality
+    encoder = preprocessors["event"]
+    preprocessors["event"] = lambda *arguments: np.where(encoder(*arguments) > 0, np.float32("nan"), 0)
     mask = pipeline.segment(frame_set, world.rig)
     assert mask.used == ("camera", "depth", "lidar")
     assert "the event image has" in pipeline.refusals["event"]
@@ -391,7 +390,7 @@ def test_unknown_label_camera_is_refused(pipeline, frame_set):
 def test_warm_up_leaves_no_trace(pipeline, frame_set, world):
     before = pipeline.segment(frame_set, world.rig)
     pipeline.warm_up(world.rig)
-    pipeline.warm_up()
+    pipeline.warm_up(batch=3)
     after = pipeline.segment(frame_set, world.rig)
     assert np.array_equal(before.labels, after.labels)
     assert before.weights == after.weights
@@ -518,95 +517,3 @@ def test_features_and_labels_equal_segment(pipeline, world, frame_set):
     few = pipeline.segment(subset(frame_set, "depth", "event"), world.rig)
     assert_same(features.select(few.used), few)
     assert tuple(pipeline.images) == few.used
-
-
-@pytest.fixture(scope="module")
-def views():
-    """Frame sets and rigs of three cameras on a robot that moves, with one sweep."""
-    street = World(seed=2, size=(96, 128))
-    tree, sweep = street.rig.tree, street.sample(3).frames["lidar"]
-    for step in range(2, 6):
-        tree.set(ODOM_FRAME, BASE_FRAME, street.sample(step).pose, street.sample(step).stamp)
-    found = []
-    for name, yaw in {"front": 0.0, "left": 70.0, "right": -70.0}.items():
-        turned = World(seed=2, size=(96, 128), dropped=("event", "lidar"), yaw=yaw)
-        tree.set(BASE_FRAME, name, turned.rig.tree.lookup(BASE_FRAME, CAMERA_FRAME))
-        frames = {m: replace(frame, frame_id=name) for m, frame in turned.sample(3).frames.items()} | {"lidar": sweep}
-        frame_set = FrameSet(sweep.stamp, "camera", frames, dict.fromkeys(frames, 0))
-        found.append((frame_set, Rig(name, {name: turned.rig.camera}, tree)))
-    return found
-
-
-def assert_same_mask(found, expected):
-    assert (found.used, found.stamp, found.frame_id) == (expected.used, expected.stamp, expected.frame_id)
-    assert (found.labels != expected.labels).mean() < 2e-3
-    assert (np.abs(found.confidence.astype(int) - expected.confidence) > 1).mean() < 2e-3
-
-
-@pytest.fixture
-def batches(monkeypatch, pipeline):
-    """Sizes of the batches that the network ran."""
-    sizes, batch = [], pipeline.torch_runtime.batch
-    monkeypatch.setattr(pipeline.torch_runtime, "batch", lambda sets: sizes.append(len(sets)) or batch(sets))
-    return sizes
-
-
-def test_views_are_one_batch_and_equal_those_made_alone(pipeline, views, batches):
-    made = pipeline.segment_views(views)
-    assert batches == [3]
-    for view, (frame_set, rig) in zip(made, views, strict=True):
-        assert view.error is None and not view.notes and not view.refusals
-        alone = Pipeline(make_model(), "cpu", "fp32")
-        assert_same_mask(view.segmentation, alone.segment(frame_set, rig))
-    assert len({view.segmentation.labels.tobytes() for view in made}) == 3
-
-
-def test_views_are_grouped_by_sensors_and_image_size(pipeline, views, batches):
-    front, left, right = views
-    small = World(seed=2, size=(64, 128))
-    frames = small.sample(3).frames
-    sets = [front, (subset(left[0], "camera"), left[1]), right, (subset(right[0], "camera"), right[1])]
-    sets.append((FrameSet(front[0].stamp, "camera", {"camera": frames["camera"]}, {"camera": 0}), small.rig))
-    made = pipeline.segment_views(sets)
-    assert sorted(batches) == [1, 2, 2]
-    for view, (frame_set, rig) in zip(made, sets, strict=True):
-        assert_same_mask(view.segmentation, pipeline.segment(frame_set, rig))
-
-
-def test_a_view_that_fails_has_its_error_and_the_others_have_their_masks(pipeline, views):
-    front, left, right = views
-    unknown = left[0], Rig("nowhere")
-    unreadable = broken(subset(right[0], "camera"), "camera"), right[1]
-    made = pipeline.segment_views([unknown, front, unreadable])
-    assert isinstance(made[0].error, CalibrationError) and "no sensor of the set can be used" in str(made[2].error)
-    assert [view.segmentation is None for view in made] == [True, False, True]
-    assert_same_mask(made[1].segmentation, pipeline.segment(*front))
-
-
-def test_nonfinite_images_are_left_out_of_their_view_alone(views, monkeypatch):
-    """As on a GPU, where they are detected in the result."""
-
-    def spoiling(device, encoder, frame, *rest):
-        image = encode_torch(device, encoder, frame, *rest)
-        return image.fill_(torch.nan) if (frame.modality, frame.frame_id) == ("depth", "left") else image
-
-    monkeypatch.setattr("mlesam_ros.pipeline.encode_torch", spoiling)
-    monkeypatch.setattr("mlesam_ros.model.mlesam.check_finite", lambda images: None)
-    pipeline = Pipeline(make_model(), "cpu", "fp32")
-    pipeline.encodes_on_device = True
-    front, left, right = pipeline.segment_views(views)
-    assert list(left.refusals) == ["depth"] and not front.refusals and not right.refusals
-    expected = pipeline.segment(subset(views[1][0], "camera", "lidar"), views[1][1])
-    assert_same_mask(left.segmentation, expected)
-    assert_same_mask(front.segmentation, pipeline.segment(*views[0]))
-
-
-def test_odometry_that_jumps_leaves_the_sweep_uncompensated_in_every_view(pipeline, views):
-    """One sentence for each of them, and the masks are made."""
-    tree = World(seed=2, size=(96, 128)).rig.tree
-    for frame in ("front", "left", "right"):
-        tree.set(BASE_FRAME, frame, views[0][1].tree.lookup(BASE_FRAME, frame))
-    for step, far in ((-1, 0.0), (0, 900.0), (1, 0.0)):
-        tree.set(ODOM_FRAME, BASE_FRAME, Transform(np.eye(3), np.array([far, 0, 0])), views[0][0].stamp + step * 10**8)
-    made = pipeline.segment_views([(frame_set, replace(rig, tree=tree)) for frame_set, rig in views])
-    assert all("'odom' jumps by" in view.notes["lidar"] and view.segmentation is not None for view in made)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bags.writer import build
-from mlesam_ros.config import NavigationParameters, NodeParameters
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
@@ -22,6 +22,7 @@ from mlesam_ros.labels import IGNORE, LabelSpace, default_classes, load_label_sp
 from mlesam_ros.mask_messages import MASK_TOPICS, mask_messages
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.parameter_groups import NavigationParameters
 from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera
 from mlesam_ros.resources import resource_path
 from mlesam_ros.semantic_points import (

@@ -26,9 +26,10 @@ from goals import GOALS, SWITCHES, speedup_of
 from rich.console import Console
 
 from mlesam_ros.cli.info import backbone_table
-from mlesam_ros.config import CameraParameters, NodeParameters, iter_parameters
+from mlesam_ros.config import NodeParameters, iter_parameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.flops import backbone_costs
+from mlesam_ros.parameter_groups import CameraParameters
 from mlesam_ros.ros.diagnostics import LEVELS, PIPELINE_MESSAGES, SENSOR_MESSAGES, DiagnosticTemplate
 from mlesam_ros.ros.publishers import DIAGNOSTICS, OUTPUTS
 from mlesam_ros.ros.snapshot import SERVICES

@@ -114,9 +114,8 @@ def _street_images(config: MLESAMConfig, size: tuple[int, int], moments: int) ->
     """Yield images of simulated streets in every weather."""
     from itertools import cycle, islice
 
+    from mlesam_ros.expert_preprocessors import ExpertPreprocessors
     from mlesam_ros.extras import require_extra
-    from mlesam_ros.pipeline import make_expert_preprocessors
-    from mlesam_ros.preprocessing.base import DEFAULTS
     from mlesam_ros.preprocessing.preprocessors import encode
     from mlesam_ros.progress import track
     from mlesam_ros.types import CAMERA, FrameSet
@@ -125,7 +124,7 @@ def _street_images(config: MLESAMConfig, size: tuple[int, int], moments: int) ->
     from mlesam_ros.simulation.weather import WEATHERS
     from mlesam_ros.simulation.world import World
 
-    preprocessors = make_expert_preprocessors(config, config.modalities, DEFAULTS)
+    preprocessors = ExpertPreprocessors(config).by_modality
     side = 2 * max(size)
     shape = (side * size[0] // max(size), side * size[1] // max(size))
     weathers = islice(cycle(WEATHERS), -(-moments // _MOMENTS))

@@ -22,17 +22,16 @@ from mlesam_ros.evaluation.proposals import (
     Frame,
     FrameFinder,
     ProposalWriter,
+    Translation,
     check_colors,
     check_names,
     check_sizes,
     choose_uncertain,
-    match_classes,
     require_camera,
     sensor_parameters,
     write_index,
 )
 from mlesam_ros.files import LOCK_FILE, exclusive_folder, write_error
-from mlesam_ros.label_map import LabelMap
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.types import Modality
@@ -102,14 +101,14 @@ def _label(bags: Sequence[Path], folder: Path, options: EvaluationOptions, selec
         sensors = [modality for modality in sensors if modality in present]
     size = check_sizes(sizes)
     network = pipeline.config.label_space
-    label_map = match_classes(network, load_label_space(selection.space) if selection.space else network)
+    translation = Translation.between(network, load_label_space(selection.space) if selection.space else network)
     if selection.format == PNG:
-        check_colors(label_map.space)
+        check_colors(translation.space)
     run, files = _Run(pipeline, options, seconds, sensors, size), NewFiles(folder)
-    coco = CocoWriter(label_map.space) if selection.format == COCO else None
+    coco = CocoWriter(translation.space) if selection.format == COCO else None
     try:
         chosen = run.choose(selection) if selection.uncertain else None
-        return run.write(files, label_map, coco, chosen)
+        return run.write(files, translation, coco, chosen)
     except BaseException as error:
         files.remove()
         if isinstance(error, OSError):
@@ -142,14 +141,14 @@ class _Run:
         return choose_uncertain(frames, selection.uncertain, selection.gap)
 
     def write(
-        self, files: NewFiles, label_map: LabelMap, coco: CocoWriter | None, chosen: Sequence[Frame] | None
+        self, files: NewFiles, translation: Translation, coco: CocoWriter | None, chosen: Sequence[Frame] | None
     ) -> dict[str, Any]:
         """Write the chosen frames; None for all."""
         writers: dict[Path, ProposalWriter] = {}
         warnings: dict[str, None] = {}
         interrupted = False
         for bag in self._seconds:
-            writer = ProposalWriter(files, bag, label_map, coco)
+            writer = ProposalWriter(files, bag, translation, coco)
             options = self._options
             if chosen is not None:
                 stamps = frozenset(frame.stamp for frame in chosen if frame.bag == writer.bag)
@@ -177,9 +176,9 @@ class _Run:
                 f"none of the {unusable} masks is in the view of a camera image of its time.",
                 "Check the camera and its CameraInfo with mlesam doctor.",
             )
-        self._finish(files, label_map, coco, frames, writers)
+        self._finish(files, translation, coco, frames, writers)
         return {
-            "output_dir": str(files.folder), "format": PNG if coco is None else COCO, "space": label_map.space.name,
+            "output_dir": str(files.folder), "format": PNG if coco is None else COCO, "space": translation.space.name,
             "frames": [{"name": frame.name, **frame._asdict()} for frame in frames], "unusable": unusable,
             "warnings": list(warnings), "interrupted": interrupted,
         }  # fmt: skip
@@ -187,16 +186,16 @@ class _Run:
     def _finish(
         self,
         files: NewFiles,
-        label_map: LabelMap,
+        translation: Translation,
         coco: CocoWriter | None,
         frames: Sequence[Frame],
         writers: Mapping[Path, ProposalWriter],
     ) -> None:
-        write_index(files, label_map.space, frames, coco)
+        write_index(files, translation.space, frames, coco)
         parameters = self._options.parameters
         sensors = {"parameters": sensor_parameters(parameters), "node": parameters.node}
         bags = [bag for bag, writer in writers.items() if writer.frames]
-        write_data(files, bags, self._size, label_map.space, sensors, self._sensors)
+        write_data(files, bags, self._size, translation.space, sensors, self._sensors)
 
     def _segment(self, bag: Path, options: EvaluationOptions, listener: FrameFinder) -> Evaluation:
         with bag_progress(bag, self._seconds[bag]) as progress:

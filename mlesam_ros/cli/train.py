@@ -152,9 +152,8 @@ def _load_recipe(
 
 def _override_sensors(recipe: Recipe, params: Path | None, rules: list[str]) -> Recipe:
     """Replace the description of the bags' sensors in a recipe; its warnings go to standard error."""
-    from mlesam_ros.config import ineffective_rules
     from mlesam_ros.errors import ConfigError
-    from mlesam_ros.parameter_file import read_node_parameters
+    from mlesam_ros.parameter_file import ineffective_rules, read_node_parameters
     from mlesam_training.recipe import BagData
 
     data = recipe.data

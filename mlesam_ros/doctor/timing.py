@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bags.recovery import pluralize
-from mlesam_ros.config import NodeParameters, SensorParameters, frame_reader
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.doctor.rules import finding
 from mlesam_ros.errors import Finding, Problem, format_error
 from mlesam_ros.evaluation.bag_sensors import TopicSource
 from mlesam_ros.messages import FrameReader, stamp_ns
+from mlesam_ros.parameter_groups import SensorParameters, frame_reader
 from mlesam_ros.sync import ForeignClock, SyncConfig, foreign_clock
 from mlesam_ros.types import (
     EVENT,

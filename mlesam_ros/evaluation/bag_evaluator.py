@@ -22,7 +22,7 @@ from mlesam_ros.evaluation.ground_truth import GroundTruth, LabelFolder
 from mlesam_ros.evaluation.label_folder import CLASSES
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.scores import MAX_LABEL_OFFSET_NS, MaskListener, MaskRecord, RobustnessEvaluator, Scores
-from mlesam_ros.label_map import LabelMap, RawLabels, make_label_map
+from mlesam_ros.label_map import RawLabels, make_label_map
 from mlesam_ros.labels import ForeignLabelError
 from mlesam_ros.pipeline import Pipeline, keep_confident
 from mlesam_ros.types import CAMERA, GROUND_TRUTH, NANOSECONDS, FrameSet, Modality
@@ -202,10 +202,10 @@ class _BagEvaluation:
         raw = options.raw_labels
         if raw and raw.raw_space is None and options.labels and (options.labels / CLASSES).exists():
             raw = replace(raw, raw_space=options.labels / CLASSES)
-        self._map = make_label_map(space, raw, merge=True) if raw else LabelMap(space)
+        self._map = make_label_map(space, raw, merge=True) if raw else None
         self.replay = Replay(reader, self.topics, self._bag_rig, space, parameters, options.outages, window, self._map)
         self._at_camera_size = parameters.labels_resolution == CAMERA
-        self._folder = LabelFolder(options.labels, self._map, reader.path) if options.labels else None
+        self._folder = LabelFolder(options.labels, space, reader.path, label_map=self._map) if options.labels else None
         self._robustness = RobustnessEvaluator(pipeline) if options.robustness else None
         self._scores = Scores(len(space), [listener.on_match for listener in self._listeners], self._map)
         self._warnings: dict[str, None] = {}

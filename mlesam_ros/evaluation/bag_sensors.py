@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.config import AUTO, CameraParameters, NodeParameters, initial_rig
+from mlesam_ros.config import AUTO, NodeParameters, initial_rig
 from mlesam_ros.errors import BagError, MlesamError, Problem
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import CAMERA_INFO, TF_MESSAGE, type_problem
+from mlesam_ros.parameter_groups import CameraParameters
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.rig_builder import RigBuilder, is_static
 from mlesam_ros.types import (

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import BagError, ImageError, LabelError
 from mlesam_ros.evaluation.label_folder import bag_name, find_labels
 from mlesam_ros.label_map import LabelMap
-from mlesam_ros.preprocessing.images import PixelFormat, image_view
+from mlesam_ros.labels import ForeignLabelError, LabelSpace, check_not_palette
+from mlesam_ros.preprocessing.images import PixelFormat, decode_compressed, image_view
 from mlesam_ros.types import CompressedImage, RawImage
 
 Labels = npt.NDArray[np.uint8]
@@ -29,6 +32,7 @@ _PIXEL_FORMATS = {
 _COLOR_FORMATS = {"rgb8": PixelFormat("u1", 3), "bgr8": PixelFormat("u1", 3)}
 _MAX_ASPECT_DIFFERENCE = 0.01
 """Largest relative difference of the aspect ratios of labels and camera, beyond rounding to whole pixels."""
+_JPEG_MAGIC = b"\xff\xd8"
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,16 @@ class GroundTruth:
     labels: Labels
 
 
-def decode_labels(image: RawImage | CompressedImage, label_map: LabelMap, source: str = "") -> Labels:
-    """Decode a label image.
+def decode_labels(
+    image: RawImage | CompressedImage, space: LabelSpace, label_map: LabelMap | None = None, source: str = ""
+) -> Labels:
+    """Decode the ids of a label image.
 
     Args:
-        image: one channel of 8 to 32-bit integers, see `_PIXEL_FORMATS`; rgb8 or bgr8 where the map has colors; or a
-            file that `LabelMap.decode` reads.
-        label_map: map of the labels to the label space.
+        image: one channel of 8 to 32-bit integers, see `_PIXEL_FORMATS`, or a PNG of one channel. With a map, any image
+            that `LabelMap.decode` reads, and rgb8 or bgr8 where it has colors.
+        space: label space of the ids.
+        label_map: map of the labels to the label space; None if they are its ids.
         source: name of the image, for errors.
 
     Returns:
@@ -59,20 +66,21 @@ def decode_labels(image: RawImage | CompressedImage, label_map: LabelMap, source
     Raises:
         ImageError: another encoding, or fields that do not fit each other.
         ForeignLabelError: an id that is neither a class nor 255, or that the map lacks.
-        LabelError: see `LabelMap.decode`; or a JPEG, which alters labels.
+        LabelError: more than one channel, or a JPEG, which alters ids.
     """
     source = f"{source} " if source else ""
     if isinstance(image, RawImage):
         source += f"label image ({image.encoding})"
-        if label_map.colors is not None:
+        if label_map is not None and label_map.colors is not None:
             colors = image_view(image, _COLOR_FORMATS, "a label image with colors")
             return label_map.of_colors(colors if image.encoding == "rgb8" else colors[..., ::-1], source)
-        return label_map.of_ids(image_view(image, _PIXEL_FORMATS, "a label image"), source)
-    if "jpeg" in image.format or "jpg" in image.format:
+        samples = image_view(image, _PIXEL_FORMATS, "a label image")
+        return _check_ids(samples, space, source) if label_map is None else label_map.of_ids(samples, source)
+    if "jpeg" in image.format or "jpg" in image.format or image.data[:2].tobytes() == _JPEG_MAGIC:
         raise LabelError(
-            f"labels are compressed as {image.format[:40]!r}, which alters labels.", "Publish them as png, or as Image."
+            f"labels are compressed as {image.format[:40]!r}, which alters ids.", "Publish them as png, or as Image."
         )
-    return label_map.decode(image.data.tobytes(), f"{source}label image ({image.format[:40]})")
+    return _decode_png(image.data, space, f"{source}label image ({image.format[:40]})", label_map)
 
 
 def check_aspect(labels: tuple[int, ...], camera: tuple[int, ...]) -> None:
@@ -101,14 +109,21 @@ class LabelFolder:
         stamps: of all label images, sorted.
     """
 
-    def __init__(self, folder: str | Path, label_map: LabelMap, bag: Path | None = None, split: str = "") -> None:
-        """List the folder; arguments as for `find_labels` and `decode_labels`.
+    def __init__(
+        self,
+        folder: str | Path,
+        space: LabelSpace,
+        bag: Path | None = None,
+        split: str = "",
+        label_map: LabelMap | None = None,
+    ) -> None:
+        """List the folder; arguments as for `find_labels`, and the map as for `decode_labels`.
 
         Raises:
             BagError, ConfigError, LabelError: see `find_labels`; or it has labels, but none of the bag.
         """
-        self._map = label_map
-        wanted = label_map.space if label_map.is_identity else None
+        self._space, self._map = space, label_map
+        wanted = space if label_map is None else None
         self._files = {found.stamp: found.path for found in find_labels(Path(folder), wanted, bag, split)}
         self.stamps = list(self._files)
         if bag is not None and not self.stamps:
@@ -135,7 +150,28 @@ class LabelFolder:
             return None
         path = self._files[nearest]
         try:
-            data = path.read_bytes()
+            labels = _decode_png(np.fromfile(path, np.uint8), self._space, str(path), self._map)
         except OSError as error:
             raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
-        return GroundTruth(time, self._map.decode(data, str(path)))
+        except ImageError as error:
+            raise ImageError(f"{path}: {error.message}", error.remedy) from error
+        return GroundTruth(time, labels)
+
+
+def _decode_png(data: npt.NDArray[np.uint8], space: LabelSpace, source: str, label_map: LabelMap | None) -> Labels:
+    if label_map is not None:
+        return label_map.decode(data.tobytes(), source)
+    check_not_palette(data[:26].tobytes(), source)
+    samples = decode_compressed(data, cv2.IMREAD_UNCHANGED)
+    if samples.ndim != 2:
+        raise LabelError(f"{source} has {samples.shape[2]} channels; a label image has one, the ids.")
+    return _check_ids(samples, space, source)
+
+
+def _check_ids(samples: npt.NDArray[Any], space: LabelSpace, source: str) -> Labels:
+    invalid, pixels = np.unique(samples[(samples > space.ignore) | (samples < 0)], return_counts=True)
+    if invalid.size:
+        raise ForeignLabelError(source, dict(zip(invalid.tolist(), pixels.tolist(), strict=True)), space.accepted)
+    labels = np.ascontiguousarray(samples, np.uint8)
+    space.check(labels, source)
+    return labels

@@ -8,9 +8,8 @@ writes it, gives the colors of the tool. COCO files are read by `mlesam_ros.coco
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -18,22 +17,16 @@ from PIL import Image
 from mlesam_ros.coco import read_coco
 from mlesam_ros.errors import ConfigError, ImageError, LabelError
 from mlesam_ros.evaluation.label_folder import CLASSES, IMAGES, LABELS, write_file, write_splits
-from mlesam_ros.evaluation.proposals import BACKGROUND, CLASS_IMAGES, LABEL_MAP, colored_classes, encode_png
+from mlesam_ros.evaluation.proposals import BACKGROUND, CLASS_IMAGES, LABEL_MAP, encode_png
 from mlesam_ros.files import detect_file_type, exclusive_folder
-from mlesam_ros.label_map import LabelMap, Labels
-from mlesam_ros.labels import IGNORE, Color, ForeignLabelError, LabelSpace, color_table, load_label_space
-from mlesam_ros.preprocessing.images import GRAY, GRAY_ALPHA, PngHeader
+from mlesam_ros.label_map import Color, LabelMap, Labels
+from mlesam_ros.labels import IGNORE, ForeignLabelError, LabelSpace, load_label_space
+from mlesam_ros.preprocessing.images import check_declared_size
 
 _TASK_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 """Prefix that Label Studio puts before the names of uploaded files."""
-_NO_CLASS = -1
-"""Id of the colors in `labelmap.txt` that are of no class, such as of parts."""
-Colors = Callable[[], dict[Color, int]]
-"""Builds the table color → id of a folder of masks.
-
-Raises:
-    LabelError: two names have one color.
-"""
+_COLOR_TYPE_BYTE, _GRAY_TYPES = 25, (b"\x00", b"\x04")
+"""Of a PNG (ISO/IEC 15948, 11.2.2): gray, and gray with alpha."""
 
 
 @dataclass(frozen=True)
@@ -176,17 +169,17 @@ def _read_pngs(source: Path, space: LabelSpace, frames: _Frames) -> dict[str, La
     return found
 
 
-def _read_label_map(inside: Path, source: Path, space: LabelSpace) -> Colors:
-    """Read the colors of `labelmap.txt` in a folder of masks or beside it; without one, those of the label space.
+def _read_label_map(inside: Path, source: Path, space: LabelSpace) -> dict[Color, int]:
+    """Color → class id: of `labelmap.txt` in a folder of masks or beside it, else of the label space.
 
     Raises:
         LabelError: the file is malformed.
     """
     path = next((at / LABEL_MAP for at in (inside, inside.parent, source) if (at / LABEL_MAP).is_file()), None)
     if path is None:
-        remedy = f"Export ids, or COCO; or put a {LABEL_MAP} with other colors beside the masks."
-        return partial(color_table, colored_classes(space), f"label space {space.name}", remedy)
-    entries: list[tuple[str, Color, int]] = []
+        return {(0, 0, 0): IGNORE, **{color: label for label, color in enumerate(space.colors)}}
+    ids = {BACKGROUND: IGNORE, **{name: label for label, name in enumerate(space.names)}}
+    found: dict[Color, int] = {(0, 0, 0): IGNORE}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
@@ -194,27 +187,23 @@ def _read_label_map(inside: Path, source: Path, space: LabelSpace) -> Colors:
         values = rest.split(":")[0].split(",")
         if len(values) != 3 or not all(value.strip().isdecimal() and int(value) < 256 for value in values):
             raise LabelError(f"{path} has the line {line[:80]!r}.", "Write NAME:RED,GREEN,BLUE:: in each line.")
-        red, green, blue = map(int, values)
-        label = IGNORE if name == BACKGROUND else space.find(name)
-        entries.append((name, (red, green, blue), _NO_CLASS if label is None else label))
-    if not any(name == BACKGROUND for name, _, _ in entries) or all(any(color) for _, color, _ in entries):
-        entries.insert(0, (BACKGROUND, (0, 0, 0), IGNORE))
-    return partial(color_table, entries, str(path), "Give each label of the tool a color of its own, and export again.")
+        if name in ids:
+            red, green, blue = map(int, values)
+            found[red, green, blue] = ids[name]
+    return found
 
 
-def _read_png(path: Path, space: LabelSpace, colors: Colors) -> Labels:
+def _read_png(path: Path, space: LabelSpace, colors: Mapping[Color, int]) -> Labels:
     """Read class ids of a gray image, or colors of classes.
 
     Raises:
-        LabelError: it cannot be read or is not accepted by `LabelMap.decode`, has an id or color of no class, or colors
-            that two classes share.
+        LabelError: it cannot be read or is not accepted by `LabelMap.decode`, or has an id or color of no class.
     """
     try:
         data = path.read_bytes()
-        header, table = PngHeader.read(data), None
-        if header is not None and header.color not in (GRAY, GRAY_ALPHA):
-            table = {color: label for color, label in colors().items() if label != _NO_CLASS}
-        return LabelMap(space, colors=table).decode(data, str(path))
+        check_declared_size(data)
+        is_gray = data[_COLOR_TYPE_BYTE : _COLOR_TYPE_BYTE + 1] in _GRAY_TYPES
+        return LabelMap(space, colors=None if is_gray else colors).decode(data, str(path))
     except OSError as error:
         raise LabelError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ForeignLabelError as error:
@@ -223,4 +212,5 @@ def _read_png(path: Path, space: LabelSpace, colors: Colors) -> Labels:
         )
         raise ForeignLabelError(error.source, error.counts, space.accepted, remedy) from error
     except ImageError as error:
-        raise LabelError(error.message, error.remedy or "Export it again.") from error
+        named = error.message if str(path) in error.message else f"{path}: {error.message}"
+        raise LabelError(named, error.remedy or "Export it again.") from error

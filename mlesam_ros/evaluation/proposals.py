@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,7 @@ from mlesam_ros.evaluation.bag_sensors import BagRig
 from mlesam_ros.evaluation.label_folder import CONFIDENCE, IMAGES, NewFiles, bag_name, frame_name
 from mlesam_ros.evaluation.scores import MaskListener, MaskRecord
 from mlesam_ros.geometry.pixels import resize_nearest
-from mlesam_ros.label_map import LabelMap
-from mlesam_ros.labels import IGNORE, Color, LabelSpace, color_table
+from mlesam_ros.labels import IGNORE, LabelSpace
 from mlesam_ros.mask_messages import camera_rgb
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.types import CAMERA, NANOSECONDS, Modality
@@ -107,19 +107,35 @@ class FrameFinder(MaskListener):
         """Handle a frame; see `ProposalWriter`."""
 
 
-def match_classes(network: LabelSpace, space: LabelSpace) -> LabelMap:
-    """Map of the classes of a network to those of another label space by name; all others become `IGNORE`.
+@dataclass(frozen=True)
+class Translation:
+    """Classes of the network in another label space: those of equal names; all others become `IGNORE`.
 
-    Raises:
-        LabelError: no class has the name of another.
+    Attributes:
+        space: the other label space.
+        table: (256,) uint8, id of the network → id in `space`.
     """
-    found = {label: space.find(name) for label, name in enumerate(network.names)}
-    if set(found.values()) == {None}:
-        raise LabelError(
-            f"label space {space.name} has none of the classes of the checkpoint: {', '.join(network.names)}.",
-            "Give at least one class the name that it has there.",
-        )
-    return LabelMap(space, {IGNORE: IGNORE} | {label: IGNORE if i is None else i for label, i in found.items()})
+
+    space: LabelSpace
+    table: npt.NDArray[np.uint8]
+
+    @classmethod
+    def between(cls, network: LabelSpace, space: LabelSpace) -> Translation:
+        """Match classes by name.
+
+        Raises:
+            LabelError: no class has the name of another.
+        """
+        table = np.full(256, IGNORE, np.uint8)
+        ids = {name: label for label, name in enumerate(space.names)}
+        for label, name in enumerate(network.names):
+            table[label] = ids.get(name, IGNORE)
+        if (table == IGNORE).all():
+            raise LabelError(
+                f"label space {space.name} has none of the classes of the checkpoint: {', '.join(network.names)}.",
+                "Give at least one class the name that it has there.",
+            )
+        return cls(space, table)
 
 
 class ProposalWriter(FrameFinder):
@@ -129,17 +145,17 @@ class ProposalWriter(FrameFinder):
         failure: error of the first file that could not be written.
     """
 
-    def __init__(self, files: NewFiles, bag: Path, label_map: LabelMap, coco: CocoWriter | None) -> None:
+    def __init__(self, files: NewFiles, bag: Path, translation: Translation, coco: CocoWriter | None) -> None:
         """Set the folder and its content.
 
         Args:
             files: folder of the labels.
             bag: whose frames are written.
-            label_map: of the classes of the network to those of the proposals.
+            translation: to the label space of the proposals.
             coco: collects the proposals; None to write PNGs.
         """
         super().__init__(bag)
-        self._files, self._map, self._coco = files, label_map, coco
+        self._files, self._translation, self._coco = files, translation, coco
         self.failure: FileError | None = None
 
     def on_frame(self, name: str, image: npt.NDArray[np.uint8], record: MaskRecord) -> None:
@@ -149,7 +165,7 @@ class ProposalWriter(FrameFinder):
             FileError: a file cannot be written.
         """
         mask, shape = record.mask, image.shape[:2]
-        labels = self._map.of_ids(resize_nearest(mask.labels, shape), name)
+        labels = self._translation.table[resize_nearest(mask.labels, shape)]
         confidence = resize_nearest(mask.confidence, shape)
         try:
             self._files.write(f"{IMAGES}/{name}.png", encode_png(image))
@@ -157,7 +173,7 @@ class ProposalWriter(FrameFinder):
             if self._coco is not None:
                 self._coco.add(f"{name}.png", labels, confidence)
             else:
-                colors = self._map.space.palette[labels]
+                colors = self._translation.space.palette[labels]
                 self._files.write(f"{PROPOSALS}/{CLASS_IMAGES}/{name}.png", encode_png(colors))
         except FileError as error:
             self.failure = error
@@ -175,14 +191,14 @@ def check_colors(space: LabelSpace) -> None:
     Raises:
         LabelError: two classes share a color, or one is black.
     """
-    remedy = "Change it, or give --format coco: PNG proposals are told apart by colors."
-    color_table(colored_classes(space), f"label space {space.name}", remedy)
-
-
-def colored_classes(space: LabelSpace) -> list[tuple[str, Color, int]]:
-    """Name, color and id of unlabeled pixels, which are black, and of the classes."""
-    classes = zip(space.names, space.colors, range(len(space)), strict=True)
-    return [(BACKGROUND, (0, 0, 0), IGNORE), *classes]
+    known = {(0, 0, 0): BACKGROUND}
+    for name, color in zip(space.names, space.colors, strict=True):
+        if (other := known.setdefault(color, name)) != name:
+            raise LabelError(
+                f"the classes {other} and {name} of label space {space.name} have the color {list(color)}, which PNG "
+                "proposals are told apart by.",
+                "Change it, or give --format coco.",
+            )
 
 
 def write_index(files: NewFiles, space: LabelSpace, frames: Sequence[Frame], coco: CocoWriter | None) -> None:
@@ -194,7 +210,8 @@ def write_index(files: NewFiles, space: LabelSpace, frames: Sequence[Frame], coc
     if coco is not None:
         files.write(f"{PROPOSALS}.json", json.dumps(coco.document()))
         return
-    rows = [f"{name}:{red},{green},{blue}::\n" for name, (red, green, blue), _ in colored_classes(space)]
+    colors = {BACKGROUND: (0, 0, 0), **dict(zip(space.names, space.colors, strict=True))}
+    rows = [f"{name}:{red},{green},{blue}::\n" for name, (red, green, blue) in colors.items()]
     files.write(f"{PROPOSALS}/{LABEL_MAP}", "# label:color_rgb:parts:actions\n" + "".join(rows))
     listed = f"{PROPOSALS}/ImageSets/Segmentation/default.txt"
     files.write(listed, "".join(f"{frame.name}\n" for frame in frames))

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from mlesam_ros.bags.reader import BagReader, Outage
-from mlesam_ros.config import NodeParameters, frame_reader, sync_config
+from mlesam_ros.config import NodeParameters, sync_config
 from mlesam_ros.errors import BagError, ConfigError, Problem, format_error
 from mlesam_ros.evaluation.bag_sensors import BagRig, Topics
 from mlesam_ros.evaluation.ground_truth import GroundTruth, decode_labels
@@ -17,6 +17,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.label_map import LabelMap
 from mlesam_ros.labels import ForeignLabelError, LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
+from mlesam_ros.parameter_groups import frame_reader
 from mlesam_ros.sync import (
     CLOCK_SAMPLES,
     Account,
@@ -83,7 +84,7 @@ class Replay:
         self.warnings: list[str] = []
         self._senders: dict[str, list[str]] = {}
         self.elapsed = 0.0
-        self._reader, self._bag_rig, self._label_map = reader, bag_rig, label_map or LabelMap(space)
+        self._reader, self._bag_rig, self._space, self._label_map = reader, bag_rig, space, label_map
         self._outages = _outages_by_topic(outages, topics)
         self._frames = {
             source.topic: frame_reader(parameters.sensor(m), m, source.type, event_window)
@@ -206,7 +207,7 @@ class Replay:
     def _ground_truth(self, message: Any) -> GroundTruth:
         stamp, topic = stamp_ns(message.header), self._ground_truth_topic
         source = f"{self._reader.path}: {topic} at {stamp}:"
-        labels = decode_labels(label_image(message), self._label_map, source)
+        labels = decode_labels(label_image(message), self._space, self._label_map, source)
         return GroundTruth(stamp - self.label_offset, labels)
 
     def _ready_sets(self, until: int | None = None) -> Iterator[FrameSet]:

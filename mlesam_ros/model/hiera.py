@@ -269,27 +269,38 @@ class Hiera(nn.Module):
 
 
 T = TypeVar("T")
+_MAX_SHAPES = 8  # more than the cameras of a robot have image sizes; an entry takes up to 30 MB
 
 
 def cached_in_inference(owner: Any, parts: Sequence[Tensor], shape: tuple[int, ...], make: Callable[[], T]) -> T:
-    """Return what `make` computes from some frozen parameters, cached in inference mode until it would change.
+    """Return what `make` computes from some frozen parameters, cached in inference mode for the last few shapes.
 
     Parameters in training are not cached: a fused optimizer changes them without a new `_version`.
 
     Args:
-        owner: module that keeps the last value.
+        owner: module that keeps the values.
         parts: the parameters.
         shape: what the value depends on besides.
         make: computes the value.
     """
     if not torch.is_inference_mode_enabled() or any(part.is_inference() or part.requires_grad for part in parts):
         return make()
-    key = (shape, *((id(part), part.dtype, part.device, part._version) for part in parts))  # _version: in-place changes
-    cached = owner.__dict__.get("_cached")
-    if cached is None or cached[0] != key:
-        cached = owner.__dict__["_cached"] = key, parts, make()  # while the parts are kept, no other has their id
-    value: T = cached[2]
+    key = tuple((id(part), part.dtype, part.device, part._version) for part in parts)  # _version: in-place changes
+    cached: dict[tuple[int, ...], Any] = owner.__dict__.setdefault("_cached", {})
+    found = cached.pop(shape, (None,))
+    if found[0] != key:
+        found = key, parts, make()  # while the parts are kept, no other has their id
+        if len(cached) == _MAX_SHAPES:
+            del cached[next(iter(cached))]
+    cached[shape] = found  # last used, last
+    value: T = found[2]
     return value
+
+
+def cached_values(model: nn.Module) -> list[Any]:
+    """Values of `cached_in_inference` that the modules of a model used last."""
+    caches = (module.__dict__.get("_cached") for module in model.modules())
+    return [next(reversed(cached.values()))[2] for cached in caches if cached]
 
 
 def _group(grid: Sequence[int], window: int) -> int:

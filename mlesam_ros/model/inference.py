@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.backbones import LEVELS, HieraBackbone
+from mlesam_ros.model.hiera import cached_values
 from mlesam_ros.model.mlesam import MLESAM, Features, Output
 from mlesam_ros.model.vit import FusedRelPosAttention
 from mlesam_ros.types import Modality
@@ -51,11 +52,16 @@ def explain_oom(model: torch.nn.Module, device: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        asked = _ASKED.search(str(error))
-        if asked is None and not isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if not is_oom(error):
             raise
+        asked = _ASKED.search(str(error))
         more = float(asked[1]) * _UNITS[asked[2]] if asked else 0.0
         raise _oom_error(device, weights, more) from error
+
+
+def is_oom(error: Exception) -> bool:
+    """Whether an error is a failed allocation, on a GPU or by torch's CPU allocator, whose type is RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(_ASKED.search(str(error)))
 
 
 def _oom_error(device: str, weights: int, more: float) -> ConfigError:
@@ -88,7 +94,8 @@ class InferenceOptions:
         fused_rel_pos: fold SAM 1's relative positions into a fused attention, see `vit.py`. Hiera is unaffected: its
             attention is already fused.
         channels_last: memory format of the feature maps.
-        graphs: on a GPU, one CUDA graph per subset of the modalities, see `CudaGraphCache`; ignored elsewhere.
+        graphs: on a GPU, one CUDA graph per subset of the modalities and shape of the images, see `CudaGraphCache`;
+            ignored elsewhere.
     """
 
     merged: bool = True
@@ -139,43 +146,40 @@ Work = Callable[[Images], Tensor]
 
 
 class CudaGraphCache:
-    """Captures a CUDA graph of the work per set of modalities at its first call, and replays it afterwards."""
+    """Captures a CUDA graph of the work per modalities and shape of the images at their first call, and replays it."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, held: Callable[[], object] = lambda: None) -> None:
         """Start without graphs.
 
         Args:
             work: modality → image on the device, to a tensor there. It must not synchronize with the device, and its
                 control flow may depend only on the modalities and the image shape.
+            held: returns tensors that the work caches and has used last, which a graph that reads them keeps.
         """
-        self._work = work
+        self._work, self._held = work, held
         self._graphs: dict[tuple[Any, ...], CapturedGraph] = {}
-        self._size: torch.Size | None = None
+        self._eager: set[tuple[Any, ...]] = set()
         self._pool: Any = None
-        self._eager = False
 
     def __call__(self, images: Images) -> Tensor:
         """Return the result of the work; the next call overwrites it.
 
-        Work that cannot be captured runs eagerly from then on, after a warning with the reason.
+        Work that cannot be captured for some modalities and a shape runs eagerly for them from then on, after a warning
+        with the reason.
 
         Args:
             images: modality → image on the device, all of one shape.
         """
-        if self._eager:
-            return self._work(images)
-        size = next(iter(images.values())).shape[-2:]
-        if size != self._size:  # tensors cached for the old size, such as positional embeddings, may be freed
-            self.reset()
-            self._size = size
         key = tuple(sorted((m, *image.shape) for m, image in images.items()))
+        if key in self._eager:
+            return self._work(images)
         if key not in self._graphs:
             return self._capture(key, images)
         return self._graphs[key](images)
 
     def reset(self) -> None:
-        """Drop every captured graph, after a change of the weights or of the image size."""
-        self._graphs, self._size, self._pool, self._eager = {}, None, None, False
+        """Drop every captured graph, after a change of the weights."""
+        self._graphs, self._eager, self._pool = {}, set(), None
 
     def _capture(self, key: tuple[Any, ...], images: Images) -> Tensor:
         if len(self._graphs) == _MAX_GRAPHS:
@@ -184,9 +188,10 @@ class CudaGraphCache:
             with torch.cuda.device(next(iter(images.values())).device):
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 graph = self._graphs[key] = CapturedGraph(self._work, images, self._pool)
+                graph.held = self._held()
         except RuntimeError as error:
-            self.reset()
-            self._eager = True
+            self._eager.add(key)
+            self._pool = self._pool if self._graphs else None
             reason = str(error).partition("\n")[0]
             warnings.warn(
                 f"CUDA graphs cannot be captured, so frames run eagerly and take longer: {reason}", RuntimeWarning, 2
@@ -196,7 +201,13 @@ class CudaGraphCache:
 
 
 class CapturedGraph:
-    """CUDA graph of the work for one set of modalities and one image size."""
+    """CUDA graph of the work for one set of modalities and one shape of the images.
+
+    Attributes:
+        held: tensors that it reads, see `CudaGraphCache`.
+    """
+
+    held: object = None
 
     def __init__(self, work: Work, images: Images, pool: Any) -> None:
         """Capture the graph.
@@ -247,7 +258,7 @@ class TorchRuntime:
         """
         self._model, self.precision, self._upload = model, precision, upload
         self._dtype = PRECISIONS[precision]
-        self._graphs = CudaGraphCache(self.infer_packed) if graphs and device.startswith(DEVICES) else None
+        self._graphs = CudaGraphCache(self.infer_packed, self._held) if graphs and device.startswith(DEVICES) else None
         self.reports_nonfinite = not device.startswith("cpu")
 
     @property
@@ -264,6 +275,10 @@ class TorchRuntime:
         """Invalidate captured CUDA graphs."""
         if self._graphs is not None:
             self._graphs.reset()
+
+    def _held(self) -> object:
+        """Tensors that the model caches for the shape of the last images."""
+        return cached_values(self._model)
 
     def __call__(self, images: Mapping[Modality, Image | Tensor]) -> Prediction:
         """Run the network on one frame set; see `Runtime`."""

@@ -27,27 +27,8 @@ _JPEG_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE_MARKERS = {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
 """Bytes after 0xFF in a JPEG without a segment: byte stuffing, fill bytes, and standalone markers."""
 _JPEG_SCAN = 0xDA
-
-PNG_HEADER_BYTES = 26
-"""Bytes of a PNG up to the end of `PngHeader`."""
-GRAY, INDEXED, GRAY_ALPHA = 0, 3, 4
-"""Color types of a PNG (ISO/IEC 15948, 11.2.2)."""
-
-
-class PngHeader(NamedTuple):
-    """Header of a PNG (ISO/IEC 15948, 11.2.2): size in pixels, bits per sample, and color type."""
-
-    width: int
-    height: int
-    bits: int
-    color: int
-
-    @classmethod
-    def read(cls, data: bytes) -> PngHeader | None:
-        """Header of a file from its first `PNG_HEADER_BYTES` or more; None for another file."""
-        if len(data) < PNG_HEADER_BYTES or not data.startswith(_PNG):
-            return None
-        return cls(*struct.unpack_from(">IIBB", data, len(_PNG) + 8))
+_PNG_BIT_DEPTH_BYTE = 24
+"""Byte of a PNG that holds its bit depth: after signature, length and name of IHDR, width and height."""
 
 
 def check_declared_size(data: bytes) -> None:
@@ -71,9 +52,9 @@ def check_declared_size(data: bytes) -> None:
 
 
 def declares_16_bits(data: npt.NDArray[np.uint8]) -> bool:
-    """Whether a file is a PNG of 16-bit samples, by its header."""
-    header = PngHeader.read(data[:PNG_HEADER_BYTES].tobytes())
-    return header is not None and header.bits == 16
+    """Whether a file is a PNG of 16-bit samples, by its header (ISO/IEC 15948, 11.2.2)."""
+    head = data[: _PNG_BIT_DEPTH_BYTE + 1].tobytes()
+    return head.startswith(_PNG) and len(head) > _PNG_BIT_DEPTH_BYTE and head[_PNG_BIT_DEPTH_BYTE] == 16
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

@@ -25,8 +25,11 @@ _MAX_UNCOMPENSATED_NS = 1_000_000
 """Largest lag without motion compensation: 3 cm at 30 m/s."""
 
 
+_MAX_LIDARS = 4  # sweeps in memory; with more LiDARs than that a sweep may be compensated for each camera
+
+
 class SweepMotions:
-    """Motion compensation of the newest sweep of each LiDAR, shared by the cameras that it is projected into.
+    """Motion compensation of the newest sweep of the last few LiDARs, shared by the cameras that see their points.
 
     The points move to the first camera, each from its own time. From there they follow the others by one transform, so
     that a sweep is compensated once. Not thread-safe.
@@ -55,6 +58,9 @@ class SweepMotions:
 
     def add(self, frame: SensorFrame, rig: Rig, time: int, motion: PointTransform) -> None:
         """Store the motion of a sweep, in place of that of the LiDAR's last one; see `placement`."""
+        self._newest.pop(frame.frame_id, None)
+        if len(self._newest) == _MAX_LIDARS:
+            del self._newest[next(iter(self._newest))]
         self._newest[frame.frame_id] = frame.payload, rig, time, motion
 
 

@@ -18,10 +18,11 @@ from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.bags.serialization import deserialize
-from mlesam_ros.config import CameraParameters, NodeParameters, initial_rig
+from mlesam_ros.config import NodeParameters, initial_rig
 from mlesam_ros.errors import PacketError, Problem, format_error
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import CAMERA_INFO, TF_MESSAGE
+from mlesam_ros.parameter_groups import CameraParameters
 from mlesam_ros.rig_builder import RigBuilder, is_static
 from mlesam_ros.ros.subscribers import endpoint_name
 from mlesam_ros.types import MODALITIES, Modality, SensorFrame
@@ -90,7 +91,8 @@ class CalibrationListener:
         node: node that subscribes.
         parameters: parameters at configure.
         keep: called with topic, message type, serialized bytes, and whether the message is a static transform.
-        first: listener of another camera of the node, whose transforms this one shares; None for its own.
+        first: listener of another camera of the node, whose transforms this one shares, and the CameraInfo that both
+            read; None for its own.
 
     Raises:
         MlesamError: the calibration file is invalid.
@@ -113,6 +115,8 @@ class CalibrationListener:
         )
         self._sensors: list[str] = [] if first is None else first._sensors  # topics that the transforms are for
         self._sensors += [topics[modality] for modality in parameters.modalities]
+        # topic of CameraInfo → builder and modality of each stream that it describes
+        self._readers: dict[str, list[tuple[RigBuilder, Modality]]] = {} if first is None else first._readers
         self._infos = self._info_listeners()
         self._transforms = {
             static: {topic: self._transform_listener(topic, static)} if first is None else {}
@@ -186,18 +190,18 @@ class CalibrationListener:
         )
 
     def _info_listeners(self) -> list[TopicListener]:
-        cameras = {m: s for m in MODALITIES if isinstance(s := self._parameters.sensor(m), CameraParameters)}
-        return [
-            TopicListener(
-                self._node,
-                sensor.info_topic,
-                CameraInfo,
-                partial(self._on_camera_info, modality, sensor),
-                QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
-            )
-            for modality, sensor in cameras.items()
-            if sensor.info_topic
-        ]
+        """Listeners to the topics that no listener of the node has yet."""
+        found, qos = [], QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        for modality in MODALITIES:
+            sensor = self._parameters.sensor(modality)
+            if not isinstance(sensor, CameraParameters) or not sensor.info_topic:
+                continue
+            topic = self._node.resolve_topic_name(sensor.info_topic)
+            if topic not in self._readers:
+                callback = partial(self._on_camera_info, topic)
+                found.append(TopicListener(self._node, sensor.info_topic, CameraInfo, callback, qos))
+            self._readers.setdefault(topic, []).append((self._builder, modality))
+        return found
 
     def _transform_listener(self, topic: str, static: bool) -> TopicListener:
         durability = DurabilityPolicy.TRANSIENT_LOCAL if static else DurabilityPolicy.VOLATILE
@@ -233,26 +237,28 @@ class CalibrationListener:
                 if topic not in listeners:
                     listeners[topic] = self._transform_listener(topic, static)
 
-    def _on_camera_info(self, modality: Modality, sensor: CameraParameters, raw: bytes) -> None:
-        topic = self._node.resolve_topic_name(sensor.info_topic)
+    def _on_camera_info(self, topic: str, raw: bytes) -> None:
         self._keep(topic, CAMERA_INFO, raw, False)
-        if (info := self._deserialize(topic, raw, CAMERA_INFO)) is not None:
-            self._builder.on_camera_info(topic, modality, info)
+        readers = self._readers[topic]
+        if (info := self._deserialize(topic, raw, CAMERA_INFO, *(builder for builder, _ in readers))) is not None:
+            for builder, modality in readers:
+                builder.on_camera_info(topic, modality, info)
 
     def _on_transforms(self, topic: str, static: bool, raw: bytes) -> None:
         self._keep(topic, TF_MESSAGE, raw, static)
-        if (message := self._deserialize(topic, raw, TF_MESSAGE)) is not None:
+        if (message := self._deserialize(topic, raw, TF_MESSAGE, self._builder)) is not None:
             self._builder.on_transforms(topic, message, static)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         self.rig.tree.clock_jumped_to(int(self._node.get_clock().now().nanoseconds))
 
-    def _deserialize(self, topic: str, raw: bytes, type_name: str) -> Any:
-        """Deserialize a message; on failure note the problem and return None."""
+    def _deserialize(self, topic: str, raw: bytes, type_name: str, *builders: RigBuilder) -> Any:
+        """Deserialize a message; on failure note the problem in the builders and return None."""
         try:
             return deserialize(raw, type_name)
         except PacketError as error:
-            self._builder.note(topic, format_error(error))
+            for builder in builders:
+                builder.note(topic, format_error(error))
         return None
 
     def _report(self, topic: str, problem: Problem) -> None:

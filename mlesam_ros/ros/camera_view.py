@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -15,7 +15,7 @@ from threading import Condition
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
-from mlesam_ros.config import NodeParameters, sync_config
+from mlesam_ros.config import NodeParameters, preprocessing, sync_config
 from mlesam_ros.errors import CalibrationError, MlesamError, Problem, format_error
 from mlesam_ros.mask_messages import MaskReport, MaskTimes, status
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -39,6 +39,8 @@ _STATISTICS_WINDOW = 32  # masks in the window of rates, latencies and skews
 _GAP_WINDOW = 8  # masks in the window of the longest interval
 _ERROR_LIFETIME_S = 1.5  # s for which an error of one mask is reported
 _NO_PROBLEM = Problem("")
+_FIRST_TOPICS = ("labels", "camera_info")
+"""Topics that are published for all cameras before the others."""
 
 
 class PipelineStatistics:
@@ -152,6 +154,7 @@ class CameraView:
         parameters: current parameters of the camera.
         modalities: sensors that the network can use, enabled or not.
         calibration: argument of the constructor.
+        settings: of the sensor data.
         subscribers: modality → subscriber, while active.
         sync: the filter of its frames, while active.
 
@@ -169,6 +172,7 @@ class CameraView:
     ) -> None:
         self._node, self._camera = node, camera
         self.parameters, self.calibration = parameters, calibration
+        self.settings = preprocessing(parameters)
         self.modalities = parameters.sensors(config.modalities)
         self._sync_config = sync_config(parameters, self.modalities)
         self._publisher = MaskPublisher(node, config.label_space, camera)
@@ -229,12 +233,15 @@ class CameraView:
             self._statistics.record_set(frame_set, (), {}, missing)
         return bool(missing)
 
-    def finish(self, view: View, taken: int) -> None:
-        """Count the frames of a set and publish its mask. Reports errors instead of raising.
+    def finish(self, view: View, taken: int) -> Iterator[None]:
+        """Count the frames of a set and publish its mask in two steps. Reports errors instead of raising.
 
         Args:
             view: result of the pipeline.
             taken: nanoseconds at which the set was taken from the synchronizer.
+
+        Yields:
+            once, between labels and the other topics, so that those of other cameras need not wait for them.
         """
         try:
             segmentation, error = view.segmentation, view.error
@@ -242,19 +249,24 @@ class CameraView:
             used = () if segmentation is None else segmentation.used
             self._statistics.record_set(view.frame_set, used, view.refusals, failure)
             if segmentation is not None:
-                self._publish(view, segmentation, taken)
+                yield from self._publish(view, segmentation, taken)
             elif not (isinstance(error, MlesamError) and view.refusals):  # `refusals` has the reason for each frame
                 self.note(failure)
         except Exception as error:
             self.note(format_error(error))
 
-    def _publish(self, view: View, segmentation: Segmentation, taken: int) -> None:
+    def _publish(self, view: View, segmentation: Segmentation, taken: int) -> Iterator[None]:
         frame_set, parameters = view.frame_set, self.parameters
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in segmentation.used})
         segmentation = keep_confident(segmentation, parameters.confidence_threshold)
         begin = time.perf_counter()
-        problems = self._publisher.publish(segmentation, usable, view.rig, parameters)
+        makers = self._publisher.messages(segmentation, usable, view.rig, parameters)
+        problems = self._publisher.publish({name: makers.pop(name) for name in _FIRST_TOPICS})
         publishing = time.perf_counter() - begin
+        yield
+        begin = time.perf_counter()
+        problems += self._publisher.publish(makers)
+        publishing += time.perf_counter() - begin
         received = self.subscribers[frame_set.primary].received_at(frame_set.time)
         times = MaskTimes(received, taken, self._now(), publishing)
         mask = MaskReport(segmentation, usable, self._statistics.sequence + 1, times)
@@ -290,13 +302,21 @@ class CameraView:
             values={"masks": statistics.sequence, **values, **self.calibration.problems},
         )
 
-    def sensor_statuses(self, builder: DiagnosticBuilder, timeout: float) -> list[DiagnosticStatus]:
-        """Return one status per enabled sensor; empty while inactive."""
+    def sensor_statuses(
+        self, builder: DiagnosticBuilder, timeout: float, taken: Collection[str]
+    ) -> list[DiagnosticStatus]:
+        """Return one status per enabled sensor; empty while inactive.
+
+        Args:
+            builder: of the camera.
+            timeout: seconds without a message after which to warn.
+            taken: topics of the sensors of all cameras, which are not suggested in place of a silent one.
+        """
         if self.sync is None:
             return []
         counters, refusals = self._counters(), self.sync.refusals()
         return [
-            builder.sensor(subscriber, self._sensor_health(subscriber, counters[m], refusals[m]), timeout)
+            builder.sensor(subscriber, self._sensor_health(subscriber, counters[m], refusals[m], taken), timeout)
             for m, subscriber in self.enabled_subscribers().items()
         ]
 
@@ -311,7 +331,7 @@ class CameraView:
         return {m: subscriber for m, subscriber in self.subscribers.items() if m in self.parameters.modalities}
 
     def _sensor_health(
-        self, subscriber: SensorSubscriber, counts: dict[str, int], refusals: dict[str, int]
+        self, subscriber: SensorSubscriber, counts: dict[str, int], refusals: dict[str, int], taken: Collection[str]
     ) -> SensorHealth:
         modality, statistics = subscriber.modality, self._statistics
         reasons = BoundedCounter().add(refusals, subscriber.refusals, statistics.account.reasons[modality])
@@ -327,15 +347,13 @@ class CameraView:
             skew=statistics.skew(modality),
             expected_skew=expected.skew,
             delay=subscriber.delay,
-            suggested_topics=self._suggested_topics(subscriber),
+            suggested_topics=self._suggested_topics(subscriber, taken),
         )
 
-    def _suggested_topics(self, subscriber: SensorSubscriber) -> list[str]:
+    def _suggested_topics(self, subscriber: SensorSubscriber, taken: Collection[str]) -> list[str]:
         if subscriber.publishers:
             return []
-        return suggest_topics(
-            self._node, subscriber.modality, subscriber.topic, {s.topic for s in self.subscribers.values()}
-        )
+        return suggest_topics(self._node, subscriber.modality, subscriber.topic, taken)
 
     def _blocking_reason(self) -> tuple[bytes, Problem] | None:
         if self._now() == 0:

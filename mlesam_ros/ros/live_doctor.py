@@ -20,7 +20,7 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.signals import SignalHandlerOptions
 
-from mlesam_ros.config import CameraParameters, NodeParameters, known_names, sync_config
+from mlesam_ros.config import NodeParameters, known_names, sync_config
 from mlesam_ros.doctor.calibration_checks import DynamicTransforms, TransformLookups, calibration_findings
 from mlesam_ros.doctor.content import content_findings, message_findings
 from mlesam_ros.doctor.diagnosis import DoctorReport, sensor_row, set_figures, sorted_findings
@@ -30,6 +30,7 @@ from mlesam_ros.doctor.tuning import simulate_sync, sync_findings, tune_sync
 from mlesam_ros.errors import ERROR, Finding
 from mlesam_ros.evaluation.bag_sensors import TopicSource
 from mlesam_ros.parameter_file import read_parameter_file
+from mlesam_ros.parameter_groups import CameraParameters
 from mlesam_ros.ros.calibration_listener import CalibrationListener
 from mlesam_ros.ros.diagnostics import TRANSITIONS, as_problem, instead, message_of
 from mlesam_ros.ros.middleware import transport_remedy

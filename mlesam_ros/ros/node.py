@@ -16,8 +16,9 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 
-from mlesam_ros.config import CONFIGURE, NodeParameters, mutability, unknown_names
+from mlesam_ros.config import NodeParameters, camera_parameter, mutability, unknown_names
 from mlesam_ros.errors import ConfigError, MlesamError, format_error
+from mlesam_ros.parameter_groups import CONFIGURE
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.diagnostics import DiagnosticBuilder, DiagnosticLogger, PipelineHealth
 from mlesam_ros.ros.parameters import coerce, declare_parameters, for_all_cameras, read_parameters
@@ -101,8 +102,11 @@ class PerceptionNode(LifecycleNode):
     """
 
     def __init__(self, name: str = "mlesam", **options: Any) -> None:
+        self._own: set[str] = set()  # names of parameters that are set for one of several cameras
         super().__init__(name, **options)
         self.parameters = declare_parameters(self)
+        given = filter(self.has_parameter, self.parameters.given)
+        self._own |= {name for name in given if camera_parameter(name) != name}
         for warning in unknown_names(
             (name for name in self._parameter_overrides if not self.has_parameter(name)), self.parameters.cameras
         ):
@@ -210,13 +214,20 @@ class PerceptionNode(LifecycleNode):
     def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]) -> SetParametersResult:
         """Cast the values to the declared types, such as 5 to 5.0, and set all or none.
 
-        A rejection lists the accepted values. Both parameter services call this method.
+        A change for all cameras leaves values that were set for one of them, so that the order of changes has no
+        effect; the reason names these. A rejection lists the accepted values. Both parameter services call this method.
         """
         try:
-            changes = for_all_cameras(self, [coerce(self, change) for change in parameter_list])
+            changes = for_all_cameras(self, [coerce(self, change) for change in parameter_list], self._own)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        return super().set_parameters_atomically(changes)
+        result = super().set_parameters_atomically(changes)
+        if result.successful:
+            names = {change.name for change in parameter_list}
+            kept = sorted(name for name in self._own - names if camera_parameter(name) in names)
+            result.reason = f"not changed, as set for one camera: {', '.join(kept)}" if kept else ""
+            self._own |= {name for name in names if camera_parameter(name) != name}
+        return result
 
     def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         """Validate all changes; apply all of them or none."""

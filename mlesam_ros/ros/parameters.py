@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, replace
 from typing import Any
 
@@ -12,16 +12,12 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from mlesam_ros.config import (
-    CAMERA_PARAMETERS,
-    CONFIGURE,
-    LIVE,
-    START,
     NodeParameters,
     assemble,
     build_parameters,
-    camera_default,
     camera_parameter,
     check_cameras,
+    follow_common,
     iter_declared,
     iter_parameters,
     known_names,
@@ -30,6 +26,7 @@ from mlesam_ros.config import (
 )
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.parameter_file import ParameterSpec
+from mlesam_ros.parameter_groups import CONFIGURE, LIVE, START
 
 WHEN = {
     START: "Read once at start.",
@@ -82,16 +79,14 @@ def coerce(node: Node, change: Parameter[Any]) -> Parameter[Any]:
     return Parameter(change.name, value=_plain(spec.validate(change.value)))
 
 
-def for_all_cameras(node: Node, changes: Sequence[Parameter[Any]]) -> list[Parameter[Any]]:
-    """Add the changes of the cameras' own parameters that follow from a change for all cameras."""
-    own = [
-        Parameter(f"{camera}.{change.name}", value=camera_default(camera, change.name, change.value))
-        for change in changes
-        if change.name in CAMERA_PARAMETERS
-        for camera in _cameras(node)
-    ]
-    given = {change.name for change in changes}
-    return [*changes, *(change for change in own if change.name not in given)]
+def for_all_cameras(node: Node, changes: Sequence[Parameter[Any]], own: Collection[str]) -> list[Parameter[Any]]:
+    """Add the changes of the cameras' parameters that follow from them; see `follow_common`."""
+    if not (cameras := _cameras(node)):
+        return [*changes]
+    values = {name: node.get_parameter(name).value for name in known_names(cameras)}
+    known = {change.name: change.value for change in changes if change.name in values}
+    followed = follow_common(values, known, own)
+    return [*changes, *(Parameter(name, value=value) for name, value in followed.items())]
 
 
 def _cameras(node: Node) -> list[str]:

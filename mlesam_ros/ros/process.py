@@ -23,9 +23,8 @@ from rclpy.exceptions import (
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-from mlesam_ros.config import section_warnings
 from mlesam_ros.errors import ConfigError, MlesamError
-from mlesam_ros.parameter_file import read_override, read_parameter_file
+from mlesam_ros.parameter_file import read_override, read_parameter_file, section_warnings
 from mlesam_ros.ros.middleware import REFUSED, check_environment, memory_problem, transport_environment
 from mlesam_ros.types import NODE
 

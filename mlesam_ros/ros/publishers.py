@@ -217,21 +217,21 @@ class MaskPublisher:
         if "vision_label_info" in self._types:
             self._publish_fields("vision_label_info", vision_fields(self._label_space, stamp, threshold))
 
-    def publish(
+    def messages(
         self, segmentation: Segmentation, frame_set: FrameSet, rig: Rig, parameters: NodeParameters
-    ) -> list[Problem]:
-        """Publish one mask on every topic that has a subscription, the labels first.
+    ) -> dict[str, Callable[[], Fields]]:
+        """Prepare the messages of one mask in the publisher's label space; see `mask_messages`."""
+        return mask_messages(segmentation, frame_set, rig, self._label_space, parameters)
+
+    def publish(self, makers: Mapping[str, Callable[[], Fields]]) -> list[Problem]:
+        """Publish messages of one mask, each if its topic has a subscription.
 
         Args:
-            segmentation: the mask.
-            frame_set: frames that the mask was made from.
-            rig: intrinsics and extrinsics of the sensors.
-            parameters: of the images and points; see `mask_messages`.
+            makers: topic → function that returns its message, of `messages`.
 
         Returns:
             a problem for each topic whose message could not be made.
         """
-        makers = mask_messages(segmentation, frame_set, rig, self._label_space, parameters)
         problems = []
         for name, make in makers.items():
             if self._is_subscribed(name):

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
-from mlesam_ros.config import NodeParameters, SensorParameters
+from mlesam_ros.config import NodeParameters, naming
 from mlesam_ros.errors import format_error
+from mlesam_ros.parameter_groups import SensorParameters
 from mlesam_ros.pipeline import checkpoint_path, load_pipeline
 from mlesam_ros.ros.calibration_listener import CalibrationListener
 from mlesam_ros.ros.camera_view import CameraView
@@ -23,6 +25,7 @@ from mlesam_ros.ros.subscribers import SensorSubscriber
 from mlesam_ros.ros.sync_filter import SyncWorker
 from mlesam_ros.semantic_points import role_table
 from mlesam_ros.types import CAMERA, FrameSet, Modality
+from mlesam_ros.view import View
 
 
 class SegmentationRuntime:
@@ -59,11 +62,12 @@ class SegmentationRuntime:
             made.callback(self._snapshot.close)
             first: CalibrationListener | None = None
             for camera, own in parameters.views.items():
-                calibration = CalibrationListener(node, own, self._snapshot.keep, first)
-                made.callback(calibration.close)
-                first = first or calibration
-                self.views[camera] = CameraView(node, camera, own, self._pipeline.config, calibration)
-                made.callback(self.views[camera].close)
+                with naming(camera):
+                    calibration = CalibrationListener(node, own, self._snapshot.keep, first)
+                    made.callback(calibration.close)
+                    first = first or calibration
+                    self.views[camera] = CameraView(node, camera, own, self._pipeline.config, calibration)
+                    made.callback(self.views[camera].close)
             made.pop_all()
         self._memory_problem = memory_problem()
         self._worker: SyncWorker | None = None
@@ -94,9 +98,9 @@ class SegmentationRuntime:
     def _subscriber(self, view: CameraView, modality: Modality) -> SensorSubscriber:
         """Subscriber of a sensor, which cameras with equal parameters for reading it share."""
         sensor = view.parameters.sensor(modality)
-        key = modality, reading_parameters(sensor, self._node.resolve_topic_name(sensor.topic))
+        window = self._pipeline.preprocessors(view.settings).settings.event_window
+        key = modality, window, reading_parameters(sensor, self._node.resolve_topic_name)
         if key not in self._subscribers:
-            window = self._pipeline.preprocessing.event_window
             self._subscribers[key] = SensorSubscriber(
                 self._node, modality, sensor, bind=view.calibration.bind, event_window=window
             )
@@ -139,8 +143,9 @@ class SegmentationRuntime:
             ConfigError: with the parameters, their values and the accepted values.
         """
         parameters.check_together()
-        for view in parameters.views.values():
-            view.sensors(self._pipeline.config.modalities)
+        for camera, view in parameters.views.items():
+            with naming(camera):
+                view.sensors(self._pipeline.config.modalities)
         role_table(self._pipeline.config.label_space, parameters.navigation)
 
     def update_parameters(self, parameters: NodeParameters) -> None:
@@ -184,17 +189,20 @@ class SegmentationRuntime:
     def _segment_ready(self, sets: Sequence[FrameSet | None]) -> None:
         taken = int(self._node.get_clock().now().nanoseconds)
         ready = [
-            (view, frame_set)
-            for view, frame_set in zip(self.views.values(), sets, strict=True)
-            if frame_set is not None and not view.is_blocked(frame_set)
+            (camera, frame_set)
+            for camera, frame_set in zip(self.views.values(), sets, strict=True)
+            if frame_set is not None and not camera.is_blocked(frame_set)
         ]
         if not ready:
             return
+        enlarge = self._parameters.labels_resolution == CAMERA
+        cameras = {View(frame_set, c.calibration.rig, c.settings): c for c, frame_set in ready}
         with self._pipeline_lock:
-            enlarge = self._parameters.labels_resolution == CAMERA
-            made = self._pipeline.segment_views([(s, view.calibration.rig) for view, s in ready], enlarge)
-        for (view, _), result in zip(ready, made, strict=True):
-            view.finish(result, taken)
+            for batch in self._pipeline.segment_views([*cameras], enlarge):
+                steps = [cameras[view].finish(view, taken) for view in batch]
+                for _ in range(2):  # the labels of all cameras, then their other topics
+                    for step in steps:
+                        next(step, None)
 
     # Reports
 
@@ -210,11 +218,11 @@ class SegmentationRuntime:
             namesakes: nodes with this node's name, itself included.
         """
         memory = {"shared_memory": self._memory_problem} if self._memory_problem else {}
-        found = []
+        found, topics = [], {subscriber.topic for subscriber in self._subscribers.values()}
         for view, builder in zip(self.views.values(), builders, strict=True):
             health = view.health(state, {"device": self._pipeline.device, **memory})
             pipeline = builder.pipeline(replace(health, namesakes=namesakes), timeout)
-            found.append([pipeline, *view.sensor_statuses(builder, timeout)])
+            found.append([pipeline, *view.sensor_statuses(builder, timeout, topics)])
         return found
 
     def publish_markers(self, statuses: Sequence[Sequence[DiagnosticStatus]]) -> None:
@@ -226,20 +234,18 @@ class SegmentationRuntime:
         return bool(self._node.get_parameter("use_sim_time").value)
 
 
-def reading_parameters(sensor: SensorParameters, topic: str) -> SensorParameters:
+_NOT_READING = ("required", "tolerance", "max_wait", "rate", "skew", "gravity", "representation")
+"""Parameters of sensors that their frames do not depend on."""
+
+
+def reading_parameters(sensor: SensorParameters, resolve: Callable[[str], str]) -> SensorParameters:
     """Parameters of a sensor that its frames depend on; cameras for which they are equal read it together.
 
     Args:
         sensor: parameters of the sensor.
-        topic: full name of its topic.
+        resolve: full name of a topic.
     """
-    default = SensorParameters()
-    return replace(
-        sensor,
-        topic=topic,
-        required=default.required,
-        tolerance=default.tolerance,
-        max_wait=default.max_wait,
-        rate=default.rate,
-        skew=default.skew,
-    )
+    default = type(sensor)()
+    others = {name: getattr(default, name) for name in _NOT_READING if hasattr(default, name)}
+    topics: dict[str, Any] = {n: resolve(topic) for n in ("topic", "info_topic") if (topic := getattr(sensor, n, ""))}
+    return replace(sensor, **others, **topics)

@@ -21,9 +21,10 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.config import CameraParameters, NodeParameters
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError, format_error
 from mlesam_ros.mask_messages import InterfaceSpec
+from mlesam_ros.parameter_groups import CameraParameters
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.types import MODALITIES, NANOSECONDS
 

@@ -22,9 +22,10 @@ from rclpy.subscription import Subscription
 from std_msgs.msg import Header
 
 from mlesam_ros.bags.serialization import deserialize, header
-from mlesam_ros.config import AUTO, SensorParameters, frame_reader
+from mlesam_ros.config import AUTO
 from mlesam_ros.errors import ConfigError, Problem, format_error
 from mlesam_ros.messages import RAW_TYPES, FrameReader, type_problem
+from mlesam_ros.parameter_groups import SensorParameters, frame_reader
 from mlesam_ros.ros.compat import SimpleFilter, message_class, subscribe, take, with_info
 from mlesam_ros.ros.publishers import OUTPUTS, message_from
 from mlesam_ros.sync import BoundedCounter

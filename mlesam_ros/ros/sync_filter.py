@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from mlesam_ros.errors import Problem, format_error
 from mlesam_ros.ros.compat import SimpleFilter
 from mlesam_ros.sync import SyncConfig, Synchronizer
 from mlesam_ros.types import NANOSECONDS, FrameSet, Modality, SensorFrame
 
+T = TypeVar("T")
 _MAX_SLEEP_S = 0.5  # s, the longest sleep without a notification
 
 
@@ -53,27 +55,25 @@ class SyncFilter(SimpleFilter):
 
     def take(self) -> FrameSet | None:
         """Take the newest set that is ready, if any. The caller holds `changed`."""
-        try:
-            now = self._clock()
-            return self._synchronizer.take(now) if now else None
-        except Exception as error:  # keep the thread alive; the stored frames would fail again
-            self._synchronizer.flush()
-            self._report(format_error(error))
-            return None
+        return self._guarded(lambda: self._synchronizer.take(now) if (now := self._clock()) else None)
 
     def wait_timeout(self) -> float:
         """Return the seconds until `take` may return a set without a new frame. The caller holds `changed`."""
-        try:
-            deadline = self._synchronizer.next_deadline()
-        except Exception as error:  # as above
-            self._synchronizer.flush()
-            self._report(format_error(error))
-            return _MAX_SLEEP_S
+        deadline = self._guarded(self._synchronizer.next_deadline)
         if deadline is None:
             return _MAX_SLEEP_S
         if self._simulated():
             return 0.01
         return min(max((deadline - self._clock()) / NANOSECONDS, 0.001), _MAX_SLEEP_S)
+
+    def _guarded(self, call: Callable[[], T | None]) -> T | None:
+        """Return the result of the synchronizer. On an error report it, discard the stored frames and return None."""
+        try:
+            return call()
+        except Exception as error:  # keep the thread alive; the stored frames would fail again
+            self._synchronizer.flush()
+            self._report(format_error(error))
+            return None
 
     def counters(self) -> dict[Modality, dict[str, int]]:
         """Return a copy of `Synchronizer.counters`."""

@@ -21,7 +21,6 @@ from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
 from mlesam_ros.evaluation.ground_truth import decode_labels
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.files import exclusive_folder
-from mlesam_ros.label_map import LabelMap
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import label_image, stamp_ns
 from mlesam_ros.pipeline import Pipeline
@@ -66,7 +65,7 @@ def truths(bag):
     """Stamp → ground-truth labels of a simulated bag."""
     with BagReader(bag) as reader:
         found = [m.message for m in reader.messages([LABELS_TOPIC])]
-    return {stamp_ns(message.header): decode_labels(label_image(message), LabelMap(SPACE)) for message in found}
+    return {stamp_ns(message.header): decode_labels(label_image(message), SPACE) for message in found}
 
 
 class Recorder(MaskListener):

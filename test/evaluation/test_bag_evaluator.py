@@ -156,9 +156,7 @@ def test_unreadable_label_file_is_a_warning(street, pipeline, tmp_path):
     (tmp_path / f"{second}.png").write_bytes(b"no image")
     found = evaluate(street, pipeline, EvaluationOptions(labels=tmp_path, duration=0.5))
     assert found.scores.compared == 1
-    assert any(
-        f"{second}.png cannot be decoded as an image; it has 8 bytes." in warning for warning in found.warnings
-    ), found.warnings
+    assert any(f"{second}.png: compressed image" in warning for warning in found.warnings), found.warnings
 
 
 def test_bag_without_ground_truth_has_no_ground_truth_metrics(tmp_path, pipeline):

@@ -7,11 +7,10 @@ import pytest
 
 from mlesam_ros.errors import BagError, ImageError, LabelError
 from mlesam_ros.evaluation.ground_truth import LabelFolder, check_aspect, decode_labels
-from mlesam_ros.label_map import LabelMap
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.types import CompressedImage, RawImage
 
-MAP = LabelMap(load_label_space("deliver"))
+SPACE = load_label_space("deliver")
 STAMP = 1_700_000_000_123_456_789
 
 
@@ -22,7 +21,7 @@ STAMP = 1_700_000_000_123_456_789
 def test_label_images_of_every_encoding_are_decoded(encoding, kind):
     ids = np.array([[0, 24, 255], [3, 3, 7]])
     data = np.frombuffer(ids.astype(kind).tobytes(), np.uint8)
-    found = decode_labels(RawImage(2, 3, encoding, 3 * np.dtype(kind).itemsize, data), MAP)
+    found = decode_labels(RawImage(2, 3, encoding, 3 * np.dtype(kind).itemsize, data), SPACE)
     assert found.dtype == np.uint8
     assert np.array_equal(found, ids)
 
@@ -41,12 +40,12 @@ def test_label_images_of_every_encoding_are_decoded(encoding, kind):
 def test_id_outside_the_label_space_is_rejected(kind, encoding, worst):
     data = np.frombuffer(np.full(4, worst, kind).tobytes(), np.uint8)
     with pytest.raises(LabelError, match=str(worst)):
-        decode_labels(RawImage(2, 2, encoding, 2 * np.dtype(kind).itemsize, data), MAP)
+        decode_labels(RawImage(2, 2, encoding, 2 * np.dtype(kind).itemsize, data), SPACE)
 
 
 def test_color_image_is_no_label_image():
     with pytest.raises(ImageError, match="rgb8"):
-        decode_labels(RawImage(1, 1, "rgb8", 3, np.zeros(3, np.uint8)), MAP)
+        decode_labels(RawImage(1, 1, "rgb8", 3, np.zeros(3, np.uint8)), SPACE)
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def folder(tmp_path):
     for offset in (0, 100_000_000, 200_000_000):
         cv2.imwrite(str(tmp_path / f"left_{STAMP + offset}_ids.png"), np.full((2, 3), offset // 100_000_000, np.uint8))
     (tmp_path / "notes.txt").write_text("")
-    return LabelFolder(tmp_path, MAP)
+    return LabelFolder(tmp_path, SPACE)
 
 
 @pytest.mark.parametrize(
@@ -80,27 +79,27 @@ def test_nearest_label_image_of_a_folder_is_found(folder, offset, found):
 def test_error_of_an_empty_folder_has_the_naming_scheme(tmp_path):
     cv2.imwrite(str(tmp_path / "0001.png"), np.zeros((2, 2), np.uint8))
     with pytest.raises(BagError, match=r"1700000000123456789\.png"):
-        LabelFolder(tmp_path, MAP)
+        LabelFolder(tmp_path, SPACE)
 
 
 def test_label_image_with_three_channels_is_rejected(tmp_path):
     cv2.imwrite(str(tmp_path / f"{STAMP}.png"), np.zeros((2, 2, 3), np.uint8))
-    with pytest.raises(LabelError, match="has colors, not ids"):
-        LabelFolder(tmp_path, MAP).nearest(STAMP, 0)
+    with pytest.raises(LabelError, match="3 channels"):
+        LabelFolder(tmp_path, SPACE).nearest(STAMP, 0)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_png_labels_are_decoded(kind):
     ids = np.array([[0, 24, 255], [3, 3, 7]], kind)
     file = CompressedImage("16UC1; png compressed ", np.frombuffer(cv2.imencode(".png", ids)[1].tobytes(), np.uint8))
-    assert np.array_equal(decode_labels(file, MAP), ids)
+    assert np.array_equal(decode_labels(file, SPACE), ids)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "mono8; jpeg compressed ", ""])
 def test_jpeg_labels_are_rejected(kind):
     data = np.frombuffer(cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes(), np.uint8)
-    with pytest.raises(LabelError, match="alters labels"):
-        decode_labels(CompressedImage(kind, data), MAP)
+    with pytest.raises(LabelError, match="alters ids"):
+        decode_labels(CompressedImage(kind, data), SPACE)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlesam_ros.errors import LabelError
-from mlesam_ros.evaluation.proposals import Frame, check_colors, choose_uncertain, match_classes
+from mlesam_ros.evaluation.proposals import Frame, Translation, check_colors, choose_uncertain
 from mlesam_ros.labels import LabelSpace, load_label_space
 
 SECOND = 1_000_000_000
@@ -39,11 +39,12 @@ def test_without_gap_the_choice_is_that_of_a_sort():
 
 def test_classes_are_matched_by_name():
     network = load_label_space("deliver")
-    own = LabelSpace("own", ("sky", "Cone", "Road"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
-    mask = np.uint8([[network.names.index(name) for name in ("Road", "Sky", "Building")] + [255]])
-    assert match_classes(network, own).of_ids(mask, "mask").tolist() == [[2, 0, 255, 255]]
+    own = LabelSpace("own", ("Sky", "Cone", "Road"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
+    table = Translation.between(network, own).table
+    assert table[network.names.index("Road")] == 2 and table[network.names.index("Sky")] == 0
+    assert sorted(table)[:3] == [0, 2, 255] and table[255] == 255
     with pytest.raises(LabelError, match="none of the classes"):
-        match_classes(network, LabelSpace("cones", ("Cone",), ((1, 1, 1),)))
+        Translation.between(network, LabelSpace("cones", ("Cone",), ((1, 1, 1),)))
 
 
 @pytest.mark.parametrize("colors", [((9, 9, 9), (9, 9, 9)), ((9, 9, 9), (0, 0, 0))])

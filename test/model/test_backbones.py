@@ -5,6 +5,7 @@ import torch
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.backbones import BACKBONES, HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone
 from mlesam_ros.model.flops import count_macs
+from mlesam_ros.model.hiera import cached_values
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,15 @@ class TestCachedPositionalEmbedding:
                 kept = [nano.trunk.position(*size) for _ in range(2)]
             assert kept[0] is kept[1]
             assert torch.equal(kept[0], nano.trunk._interpolate(*size))
+
+    def test_last_few_sizes_are_cached(self, nano):
+        nano.requires_grad_(False)
+        sizes = [(8, 8 * count) for count in range(1, 13)]
+        with torch.inference_mode():
+            computed = [nano.trunk.position(*size) for size in sizes]
+            assert all(nano.trunk.position(*size) is kept for size, kept in zip(sizes[-8:], computed[-8:], strict=True))
+            assert nano.trunk.position(*sizes[0]) is not computed[0]
+            assert nano.trunk.position(*sizes[-1]) is cached_values(nano)[0]
 
     @pytest.mark.parametrize("name", ["pos_embed", "pos_embed_window"])
     def test_cache_follows_the_weights(self, name):

@@ -2,6 +2,7 @@
 """Inference options against the reference implementation, CUDA graphs, memory errors and postprocessing."""
 
 import copy
+import gc
 from dataclasses import fields, replace
 from itertools import combinations
 
@@ -156,12 +157,18 @@ def test_captured_graph_detects_nonfinite_images(made, pair):
     assert len(made) == 1
 
 
-def test_another_image_size_resets_the_graphs(made, pair):
+def test_image_sizes_in_turn_are_captured_once_each(made, pair):
+    """As those of cameras with images of two sizes; other sizes between them drop what the network caches for these."""
     captured, reference = pair
-    for number, size in enumerate(((64, 96), (96, 64), (64, 96)), start=1):
-        images = images_of((CAMERA, DEPTH), size)
-        assert_same_prediction(captured.infer(images), reference.infer(images))
-        assert len(made) == number
+    sizes = (64, 96), (96, 64)
+    for seed in range(2):
+        for size in sizes:
+            images = images_of((CAMERA, DEPTH), size, seed)
+            assert_same_prediction(captured.infer(images), reference.infer(images))
+        for width in range(32, 32 * 12, 32):
+            captured.features(images_of((CAMERA,), (32, width)))
+        gc.collect()
+    assert [tape.plays for tape in made] == [2, 2]
 
 
 def test_swapped_experts_reset_the_graphs(made, pair, make_model, family, tmp_path):
@@ -191,9 +198,11 @@ def test_failed_capture_falls_back_to_eager_with_a_warning(made):
     with pytest.warns(RuntimeWarning, match="take longer: operation not permitted when stream is capturing$"):
         assert graphs(images).sum() == 12
     assert graphs(images).sum() == 12 and next(calls) == 7
+    graphs({"camera": torch.zeros(3, 2, 4)})
+    assert made[-1].plays == 1, "another shape is captured"
     graphs.reset()
     graphs(images)
-    assert len(made) == 2 and made[-1].plays == 1
+    assert len(made) == 3 and made[-1].plays == 1
 
 
 def test_number_of_graphs_is_bounded(made):

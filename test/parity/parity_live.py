@@ -21,7 +21,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.config import CONFIGURE, LIVE, iter_parameters
+from mlesam_ros.config import iter_parameters
+from mlesam_ros.parameter_groups import CONFIGURE, LIVE
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.publishers import OUTPUTS as TYPES
 

@@ -48,7 +48,8 @@ from parity_scene import (
 )
 
 from mlesam_ros.bags import serialization as fields
-from mlesam_ros.config import NavigationParameters, NodeParameters, iter_parameters
+from mlesam_ros.config import NodeParameters, iter_parameters
+from mlesam_ros.parameter_groups import NavigationParameters
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 Pixels = set[tuple[int, int]]

@@ -180,6 +180,16 @@ def test_placement_is_computed_once_per_frame():
         assert place(frames[modality], nowhere, context) is placements[modality]
 
 
+def test_sweeps_of_a_few_lidars_are_kept():
+    rig, shared = car(), SweepMotions()
+    frames = [replace(sweep(STAMP, (-0.08, -0.04, 0.02)), frame_id=f"lidar_{number}") for number in range(6)]
+    for frame in frames:
+        rig.tree.set("base_link", frame.frame_id, Transform.identity())
+        cloud_to_camera(frame, rig, FrameContext(STAMP, sweeps=shared))
+    found = [shared.placement(frame, rig, STAMP) is not None for frame in frames]
+    assert found == [False, False, True, True, True, True]
+
+
 def test_a_sweep_is_compensated_once_for_the_cameras_that_share_it(monkeypatch):
     """Cameras with other frames and times follow the first one; a new sweep is compensated again."""
     rig, shared, compensated = car(), SweepMotions(), []

@@ -13,9 +13,10 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.bags.serialization import deserialize
-from mlesam_ros.config import NodeParameters, SensorParameters
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import PacketError
 from mlesam_ros.messages import FrameReader
+from mlesam_ros.parameter_groups import SensorParameters
 from mlesam_ros.ros.calibration_listener import CalibrationListener
 from mlesam_ros.ros.subscribers import SensorSubscriber
 from mlesam_ros.types import CAMERA, EVENT, LIDAR

@@ -22,7 +22,7 @@ from std_msgs.msg import String
 from test_end_to_end import Drive
 
 from mlesam_ros.cli.common import configure_ros_env
-from mlesam_ros.config import SensorParameters
+from mlesam_ros.parameter_groups import SensorParameters
 from mlesam_ros.ros import middleware
 from mlesam_ros.ros.subscribers import RawSubscriber, SensorSubscriber
 from mlesam_ros.types import LIDAR, MODALITIES

@@ -130,7 +130,7 @@ def test_destroyed_node_leaves_no_thread_and_no_model(graph, weights):
 def test_lack_of_memory_names_the_need_and_configure_can_be_repeated(graph, node, monkeypatch):
     listener = Listener(graph.node("listener"))
     with monkeypatch.context() as patch:
-        patch.setattr(Pipeline, "warm_up", lambda self: torch.empty(10**13))  # 40 TB, which the allocator refuses
+        patch.setattr(Pipeline, "warm_up", lambda self, batch: torch.empty(10**13))  # 40 TB, which torch refuses
         assert node.trigger_configure() == TransitionCallbackReturn.FAILURE and node.state == "unconfigured"
     assert graph.spin_until(lambda: "it needs at least 400000" in listener.words("pipeline"))
     assert "MB are free" in listener.words("pipeline")

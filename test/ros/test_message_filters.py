@@ -13,8 +13,8 @@ from rclpy.time import Time
 from robot import TOPICS, Robot
 from sensor_msgs.msg import Image
 
-from mlesam_ros.config import SensorParameters
 from mlesam_ros.messages import FrameReader
+from mlesam_ros.parameter_groups import SensorParameters
 from mlesam_ros.ros import compat
 from mlesam_ros.ros.subscribers import SensorSubscriber
 from mlesam_ros.ros.sync_filter import SyncFilter, SyncWorker

@@ -17,9 +17,10 @@ from robot import Robot
 from sensor_msgs.msg import Image
 from test_checkpoint_swap import trained
 
-from mlesam_ros.config import START, iter_parameters, parameter_spec, unknown_names
+from mlesam_ros.config import iter_parameters, parameter_spec, unknown_names
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.parameter_file import format_value
+from mlesam_ros.parameter_groups import START
 from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.parameters import declare_parameters, read_parameters
 

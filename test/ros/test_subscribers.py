@@ -22,8 +22,9 @@ from robot import CAMERA_FRAME, TOPICS, Robot
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from mlesam_ros.config import NodeParameters, SensorParameters
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.parameter_groups import SensorParameters
 from mlesam_ros.rig_builder import RigBuilder
 from mlesam_ros.ros.diagnostics import instead
 from mlesam_ros.ros.subscribers import RawSubscriber, SensorSubscriber, suggest_topics

@@ -17,7 +17,6 @@ from robot import CAMERA_FRAME, HEIGHT, LIDAR_FRAME, WIDTH
 from ros_graph import Graph
 
 from mlesam_ros.messages import stamp_ns
-from mlesam_ros.preprocessing.preprocessors import encode
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 
 DRIVER = Path(__file__).parent / "all_message_types.py"
@@ -36,7 +35,7 @@ def driver(transport):
 
 @pytest.fixture(scope="module")
 def reconfigured(weights):
-    """Configure a shared node for one sensor; return the node and its first status."""
+    """Configure a shared node for one sensor; return the node, its first status and the network's newest images."""
     graph = Graph()
     node = graph.perception_node({**weights, "autostart": False})
     listener = Listener(graph.node("listener"), outputs=("status", "labels"))
@@ -54,9 +53,13 @@ def reconfigured(weights):
             # What was sent before the last deactivation may still be on its way.
             return [status for status in listener.got["status"] if stamp_ns(status.header) >= begun]
 
-        assert (node.trigger_configure(), node.trigger_activate()) == (TransitionCallbackReturn.SUCCESS,) * 2
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        pipeline, images = node._runtime._pipeline, {}
+        infer = pipeline.infer_batch
+        pipeline.infer_batch = lambda sets: images.update(sets[0]) or infer(sets)
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         assert graph.spin_until(fresh, 30), listener.words(sensor)
-        return node, fresh()[-1]
+        return node, fresh()[-1], images
 
     yield make
     graph.close()
@@ -86,17 +89,14 @@ def expected(node, sensor):
     }[sensor]
     frame = SensorFrame(sensor, 0, LIDAR_FRAME if sensor == LIDAR else CAMERA_FRAME, payload)
     pipeline, rig = node._runtime._pipeline, node._runtime.views[""].calibration.rig
-    return encode(
-        FrameSet(0, sensor, {sensor: frame}, {sensor: 0}), rig, pipeline.network_size(rig), pipeline._preprocessors
-    )
+    return pipeline.encode(FrameSet(0, sensor, {sensor: frame}, {sensor: 0}), rig)
 
 
 @pytest.mark.parametrize(("sensor", "kind"), EVERY, ids=[f"{sensor}-{kind}" for sensor, kind in EVERY])
 def test_all_message_types_give_the_same_network_input(reconfigured, sensor, kind):
-    node, status = reconfigured(sensor, f"reliable/{sensor}/{kind}")
+    node, status, images = reconfigured(sensor, f"reliable/{sensor}/{kind}")
     assert [s.modality for s in status.sensors if s.used] == [sensor] and status.primary == sensor
-    with node._runtime._pipeline_lock:
-        image = node._runtime._pipeline.images[sensor]
+    image = images[sensor]
     if sensor == EVENT:
         brighter, darker, _ = image
         left, right = np.split(brighter, 2, axis=1)

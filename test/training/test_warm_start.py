@@ -22,7 +22,7 @@ from mlesam_training.preflight import fit_memory
 from mlesam_training.recipe import BLOCKS, load_recipe
 from mlesam_training.recipe_choice import CHOSEN, choose, fill_recipe
 from mlesam_training.train_run import EVALUATION, make_stage, model_config
-from mlesam_training.warm_start import start_from
+from mlesam_training.warm_start import matching_classes, start_from
 
 BASE = resource_path("weights/hiera_nano.safetensors")
 OWN = LabelSpace("own", ("sky", "kerb", "Traffic light"), ((0, 0, 0),) * 3)
@@ -87,6 +87,12 @@ def test_parts_of_another_shape_and_experts_of_other_images_are_fresh(checkpoint
 def test_without_a_common_class_a_note_says_so(checkpoint):
     found = start_from(checkpoint, make(label_space=LabelSpace("a", ("moon",), ((0, 0, 0),))))
     assert "no class of the data" in found.note and found.parts and found.new_classes == ("moon",)
+
+
+def test_names_match_apart_from_case_and_punctuation():
+    theirs = LabelSpace("t", ("Road", "SideWalk", "traffic-light", "Wall"), ((0, 0, 0),) * 4)
+    ours = LabelSpace("o", ("side_walk", "Traffic Light", "roads", "WALL", "+"), ((0, 0, 0),) * 5)
+    assert matching_classes(theirs, ours) == [(0, 1), (1, 2), (3, 3)]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from mlesam_ros.errors import DatasetError
-from mlesam_ros.preprocessing.images import PNG_HEADER_BYTES, PngHeader
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:
@@ -65,19 +66,20 @@ def read_image_bgr(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> npt.NDArray
 
 
 def png_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a PNG, from its header.
+    """(height, width) of a PNG, from its header (ISO/IEC 15948, 11.2.2).
 
     Raises:
         DatasetError: the file is missing or not a PNG.
     """
     try:
         with path.open("rb") as file:
-            header = PngHeader.read(file.read(PNG_HEADER_BYTES))
+            head = file.read(24)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
-    if header is None:
+    if len(head) < 24 or head[:8] != _SIGNATURE:
         raise DatasetError(f"{path} is not a PNG.")
-    return header.height, header.width
+    width, height = (int.from_bytes(head[at : at + 4], "big") for at in (16, 20))
+    return height, width
 
 
 def three_channels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:

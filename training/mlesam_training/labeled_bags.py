@@ -24,7 +24,6 @@ from mlesam_ros.evaluation.label_folder import LabelFile, find_labels
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.files import exclusive_folder
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.label_map import LabelMap
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.model_config import network_size
 from mlesam_ros.preprocessing.base import Preprocessor
@@ -254,9 +253,7 @@ def _labeled(
         pairs = (
             _pairs(replay.steps(), options.modalities)
             if options.labels is None
-            else _from_folder(
-                replay, LabelFolder(options.labels, LabelMap(space), Path(bag), options.split), options.modalities
-            )
+            else _from_folder(replay, LabelFolder(options.labels, space, Path(bag), options.split), options.modalities)
         )
         for frame_set, truth in pairs:
             rig = calibration.rig

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.label_map import LabelMap
-from mlesam_ros.labels import IGNORE, ForeignLabelError, LabelSpace
+from mlesam_ros.labels import IGNORE, ForeignLabelError, LabelSpace, check_not_palette
 from mlesam_ros.preprocessing.base import Normalization
-from mlesam_ros.preprocessing.images import INDEXED, PNG_HEADER_BYTES, PngHeader
 from mlesam_ros.types import Modality
 from mlesam_training.image_files import stored_shape
 
@@ -144,6 +143,7 @@ class SampleFiles:
 
 
 LABELS = "labels"
+_PNG_HEAD_BYTES = 26  # bytes of a PNG up to its color type
 
 
 class FileDataset(ABC):
@@ -249,7 +249,8 @@ class FileDataset(ABC):
         """
         source = str(entry.files[LABELS])
         if not self.indexed_labels:
-            _check_not_indexed(entry.files[LABELS])
+            with entry.files[LABELS].open("rb") as file:
+                check_not_palette(file.read(_PNG_HEAD_BYTES), source)
         labels = self.labels(entry)
         if self._relabel is not None:
             return self._relabel.of_ids(labels, source)
@@ -360,21 +361,6 @@ class FileDataset(ABC):
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.workers)
-
-
-def _check_not_indexed(path: Path) -> None:
-    """Check that labels are not a palette PNG, whose indices OpenCV converts to colors.
-
-    Raises:
-        LabelError: they are.
-    """
-    with path.open("rb") as file:
-        header = PngHeader.read(file.read(PNG_HEADER_BYTES))
-    if header is not None and header.color == INDEXED:
-        raise LabelError(
-            f"{path} is a palette PNG; a label image is grayscale, and its values are the ids.",
-            "Save the indices as gray values: PIL.Image.fromarray(numpy.array(PIL.Image.open(FILE))).save(FILE).",
-        )
 
 
 def _other_size(paths: Mapping[Any, Sequence[Path]]) -> DatasetError:

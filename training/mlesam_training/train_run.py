@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mlesam_ros.config import EventParameters
 from mlesam_ros.corruptions import Subset
 from mlesam_ros.errors import ConfigError, PackageError
 from mlesam_ros.extras import require_extra
@@ -24,6 +23,7 @@ from mlesam_ros.labels import load_label_space
 from mlesam_ros.metrics import round_or_none
 from mlesam_ros.model.checkpoint import load_backbone, load_checkpoint, save_backbone, save_checkpoint
 from mlesam_ros.model.model_config import MLESAMConfig, subset_name
+from mlesam_ros.parameter_groups import EventParameters
 from mlesam_ros.preprocessing.base import EVENT_WINDOW
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, image_settings, make_preprocessors
 from mlesam_ros.types import AUTO, EVENT

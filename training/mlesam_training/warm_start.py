@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from mlesam_ros.labels import LabelSpace
 from mlesam_ros.model.checkpoint import check_compatible, read_trained, trainable_state
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -84,8 +85,7 @@ def start_from(path: str | Path, model: MLESAM) -> WarmStart:
     """
     theirs, _ = check_compatible(path, model, ("backbone", "rank"), same_labels=False)
     ours, state = model.config, read_trained(path)
-    found = ((i, theirs.label_space.find(name)) for i, name in enumerate(ours.label_space.names))
-    pairs = [(i, label) for i, label in found if label is not None]
+    pairs = matching_classes(theirs.label_space, ours.label_space)
     mine, other = (torch.tensor([pair[i] for pair in pairs], dtype=torch.long) for i in (0, 1))
     reasons = {modality: _other_images(modality, theirs, ours) for modality in ours.modalities}
     fresh: set[str] = set()
@@ -112,6 +112,16 @@ def start_from(path: str | Path, model: MLESAM) -> WarmStart:
         tuple(part for part in shared if part not in fresh),
         tuple(part for part in shared if part in fresh),
     )
+
+
+def matching_classes(theirs: LabelSpace, ours: LabelSpace) -> list[tuple[int, int]]:
+    """(our id, their id) of each class of the same name, apart from case, spaces and punctuation."""
+    known = {_plain(name): index for index, name in reversed([*enumerate(theirs.names)])}
+    return [(index, known[_plain(name)]) for index, name in enumerate(ours.names) if _plain(name) in known]
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold())) or name
 
 
 def _other_images(modality: Modality, theirs: MLESAMConfig, ours: MLESAMConfig) -> str | None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.expert_preprocessors import ExpertPreprocessors
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.pipeline import event_window, make_expert_preprocessors, training_mismatch
 from mlesam_ros.preprocessing.base import DEFAULTS, Preprocessing
 from mlesam_ros.preprocessing.preprocessors import (
     DEFAULT_PREPROCESSORS,
@@ -17,7 +17,7 @@ from mlesam_ros.preprocessing.preprocessors import (
     image_settings,
     make_preprocessors,
 )
-from mlesam_ros.types import DEPTH, EVENT, MODALITIES
+from mlesam_ros.types import DEPTH, EVENT
 
 OLD = MLESAMConfig(preprocessors=DEFAULT_PREPROCESSORS)
 """A checkpoint of an earlier version, without settings."""
@@ -25,13 +25,8 @@ LONG = replace(OLD, settings={EVENT: {"window": 0.05, "most": 4.0}})
 
 
 def made(config, **settings):
-    preprocessing = Preprocessing(**settings)
-    preprocessors = make_expert_preprocessors(config, MODALITIES, preprocessing)
-    return (
-        preprocessors,
-        event_window(preprocessors, preprocessing),
-        training_mismatch(config, preprocessors, preprocessing),
-    )
+    preprocessors = ExpertPreprocessors(config, Preprocessing(**settings))
+    return preprocessors.by_modality, preprocessors.settings.event_window, preprocessors.mismatch
 
 
 def test_checkpoint_without_settings_uses_the_defaults():
