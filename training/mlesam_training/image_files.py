@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of images, arrays and lists of data sets, and of image sizes from file headers."""
+"""Reading of images, arrays and lists of data sets, and checks of their files without their values."""
 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
+from PIL.Image import DecompressionBombError
 
 from mlesam_ros.errors import DatasetError
 
@@ -61,7 +63,7 @@ def read_image_bgr(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> npt.NDArray
     except (OSError, cv2.error) as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
     if image is None:
-        raise DatasetError(f"{path} cannot be decoded as an image; it has {len(data)} bytes.")
+        raise DatasetError(f"{path} cannot be decoded as an image; it has {len(data)} bytes.", "Fetch it again.")
     return np.asarray(image)
 
 
@@ -105,18 +107,18 @@ def read_array(path: Path) -> npt.NDArray[Any]:
     try:
         content = np.load(path)
         return np.asarray(content[content.files[0]] if path.suffix == ".npz" else content)
-    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
-        raise DatasetError(f"{path} cannot be read as a NumPy array: {error}.") from error
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DatasetError(f"{path} cannot be read as a NumPy array: {error}.", "Fetch it again.") from error
 
 
 def read_list(path: Path) -> list[str]:
-    """Read the first word of each line of a list file.
+    """Read the lines of a list file, without empty ones.
 
     Raises:
         DatasetError: the file is missing, cannot be read, or is empty.
     """
     try:
-        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
     if not names:
@@ -138,67 +140,77 @@ def require_folder(root: Path, inside: str, what: str) -> Path:
     return folder
 
 
-Shape = tuple[int, int]
-_END = b"IEND\xaeB`\x82"
-"""Last bytes of a PNG: type and checksum of the empty IEND chunk (ISO/IEC 15948, 11.2.5)."""
-_JPEG_END = b"\xff\xd9"
-_TAIL, _HEAD = 64, 65_536
-_EXIF_CHUNK = b"eXIf"
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height (CIPA DC-008, 4.6.4)."""
+_CHANNELS = {"P": 3, "LA": 4, "PA": 4}
+"""Pillow mode → channels of `read_image`, where they differ from the bands."""
 
 
-def stored_shape(path: Path) -> Shape | None:
-    """(height, width) of an image, .npy or .npz file from its header; None for other files.
+_DAMAGE = (
+    OSError, ValueError, SyntaxError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, DecompressionBombError,
+)  # fmt: skip
+"""Errors of Pillow, NumPy and zipfile about damaged files."""
+
+
+class StoredImage(NamedTuple):
+    """An image or array without its values.
+
+    Attributes:
+        shape: (height, width) or (height, width, channels), upright by its EXIF orientation.
+        dtype: of the values.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def inspect_file(path: Path) -> StoredImage | None:
+    """Check that a file is complete: the checksums of a PNG, the scans of a JPEG; of others the header, and the length.
+
+    Returns:
+        Shape and type of an image, .npy or .npz file; None for other files.
 
     Raises:
-        DatasetError: the file is missing, truncated, or does not match its suffix.
+        DatasetError: the file is missing, truncated, damaged, or has no numbers by row and column.
     """
     read = _READERS.get(path.suffix.lower())
     try:
-        return read(path) if read else None
-    except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        stored = read(path) if read else None
+        if stored is not None and (len(stored.shape) < 2 or stored.dtype.kind not in "biuf"):
+            raise ValueError(f"it has {stored.dtype} values of shape {stored.shape}")
+    except _DAMAGE as error:
         raise DatasetError(
             f"{path} is damaged or cut short: {' '.join(str(error).split())}.", "Fetch it again."
         ) from error
+    return stored
 
 
-def _png(path: Path) -> Shape:
-    size = png_size(path)
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-        file.seek(-min(_TAIL, path.stat().st_size), 2)
-        if _END not in file.read():
-            raise ValueError("it has no end")
-    return _image(path) if _EXIF_CHUNK in head else size
-
-
-def _jpeg(path: Path) -> Shape:
-    with path.open("rb") as file:
-        file.seek(-min(_HEAD, path.stat().st_size), 2)
-        if _JPEG_END not in file.read():
-            raise ValueError("it has no end")
-    return _image(path)
-
-
-def _image(path: Path) -> Shape:
-    """(height, width) of an image, upright by its EXIF orientation."""
+def _image(path: Path) -> StoredImage:
     with Image.open(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
-        return (image.width, image.height) if turned else (image.height, image.width)
+        has_exif = image.format != "PNG" or "exif" in image.info  # without it Pillow decodes a PNG to look behind it
+        turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+        size = (image.width, image.height) if turned else (image.height, image.width)
+        channels = _CHANNELS.get(image.mode, len(image.getbands()))
+        dtype = "f4" if image.mode == "F" else "u2" if image.mode.startswith("I") else "u1"
+        if image.format == "PNG":
+            image.verify()
+        elif image.format in ("JPEG", "MPO"):
+            image.draft(None, (1, 1))  # decodes an eighth of the size
+            image.load()
+    return StoredImage(size if channels == 1 else (*size, channels), np.dtype(dtype))
 
 
-def _npy(path: Path) -> Shape:
-    shape = np.load(path, mmap_mode="r").shape
-    return shape[0], shape[1]
+def _npy(path: Path) -> StoredImage:
+    array = np.load(path, mmap_mode="r")
+    return StoredImage(array.shape, array.dtype)
 
 
-def _npz(path: Path) -> Shape:
+def _npz(path: Path) -> StoredImage:
     with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as member:
         version = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, _ = read(member)
-    return shape[0], shape[1]
+        shape, _, dtype = read(member)
+    return StoredImage(shape, dtype)
 
 
 def _hdf5(path: Path) -> None:
@@ -207,9 +219,8 @@ def _hdf5(path: Path) -> None:
     h5py.File(path, "r").close()
 
 
-_READERS: dict[str, Callable[[Path], Shape | None]] = {
-    ".png": _png, ".npy": _npy, ".npz": _npz, ".h5": _hdf5, ".jpg": _jpeg, ".jpeg": _jpeg,
-    **dict.fromkeys((".bmp", ".ppm", ".tif", ".tiff", ".webp"), _image),
-}  # fmt: skip
-IMAGE_SUFFIXES = tuple(suffix for suffix, read in _READERS.items() if read in (_png, _jpeg, _image))
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")
 ARRAY_SUFFIXES = (".npy", ".npz")
+_READERS: dict[str, Callable[[Path], StoredImage | None]] = {
+    **dict.fromkeys(IMAGE_SUFFIXES, _image), ".npy": _npy, ".npz": _npz, ".h5": _hdf5,
+}  # fmt: skip

@@ -23,7 +23,7 @@ from mlesam_ros.label_map import LabelMap
 from mlesam_ros.labels import IGNORE, ForeignLabelError, LabelSpace, check_not_palette
 from mlesam_ros.preprocessing.base import Normalization
 from mlesam_ros.types import Modality
-from mlesam_training.image_files import stored_shape
+from mlesam_training.image_files import StoredImage, inspect_file
 
 Image = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -241,6 +241,13 @@ class FileDataset(ABC):
         """Files of a row whose images must have the size of its labels."""
         return entry.files.values()
 
+    def check_content(self, modality: Modality, path: Path, stored: StoredImage) -> None:  # noqa: B027  # may be overridden
+        """Check that a file has what its modality needs, by its shape and type alone.
+
+        Raises:
+            DatasetError: it has not; names the file.
+        """
+
     def checked_labels(self, entry: SampleFiles) -> Labels:
         """Read the labels of a row and check them against the label space.
 
@@ -298,8 +305,8 @@ class FileDataset(ABC):
     def survey(self, report: Progress | None = None) -> npt.NDArray[np.int64]:
         """Check all files of the data set. The result is cached.
 
-        Labels are decoded completely. Of other files only the header and, for a PNG, the end are read: other damage is
-        detected when the row is read.
+        Labels are decoded completely, other files checked by `inspect_file` and `check_content`: damage that these do
+        not detect is named when the row is read.
 
         Args:
             report: progress callback.
@@ -308,7 +315,8 @@ class FileDataset(ABC):
             (classes,) labeled pixels per class.
 
         Raises:
-            DatasetError: a file cannot be read or is truncated, or an image differs in size from its labels.
+            DatasetError: a file cannot be read, is damaged or has not what its modality needs, or an image differs in
+                size from its labels.
             ForeignLabelError: labels outside the label space, of all files.
             LabelError: no labeled pixel in the data set.
         """
@@ -341,11 +349,15 @@ class FileDataset(ABC):
             (256,) pixels per label, (height, width) of the labels, and the SHA-256 of the labels and of the sizes in
             bytes of the other files; or the error about labels outside the label space.
         """
-        shapes = {path: stored_shape(path) for path in entry.files.values()}
-        wanted, equal = shapes[entry.files[LABELS]], set(self.same_size(entry))
-        for path, shape in shapes.items():
-            if path in equal and shape not in (None, wanted):
-                raise DatasetError(_unequal(path, shape, entry, wanted))
+        stored = {name: found for name, path in entry.files.items() if (found := inspect_file(path)) is not None}
+        wanted = stored[LABELS].shape[:2] if LABELS in stored else None
+        equal = set(self.same_size(entry))
+        for name, found in stored.items():
+            path = entry.files[name]
+            if name != LABELS:
+                self.check_content(name, path, found)
+            if path in equal and wanted not in (None, found.shape[:2]):
+                raise DatasetError(_unequal(path, found.shape[:2], entry, wanted))
         try:
             labels = self.checked_labels(entry)
         except ForeignLabelError as error:

@@ -132,6 +132,25 @@ def test_splits_by_lists_patterns_and_shares(root, splits, train, val):
     assert list(opened(root, "train", **options).names) == train and list(opened(root, "val", **options).names) == val
 
 
+def test_lists_name_each_sample_once_with_spaces_and_other_columns(root):
+    for folder in ("rgb", "gt"):
+        (root / folder / "train/t1.png").rename(root / folder / "train/my photo 1.png")
+    lines = ["\ufefft0", "t0.png", "my photo 1", "rgb/train/my photo 1.png gt/train/my photo 1.png", "t3\t0.5"]
+    (root / "l.txt").write_text("\n".join(lines))
+    assert list(opened(root, splits={"train": "l.txt"}).names) == ["train/t0", "train/my photo 1", "train/t3"]
+
+
+def test_a_file_name_in_two_folders_is_ambiguous_in_a_list(root):
+    options = {"images": {"camera": "rgb/**/*.png"}, "labels": "gt/{stem}.png", "splits": {"train": "l.txt"}}
+    for folder in ("rgb", "gt"):
+        (root / folder / "val/v0.png").rename(root / folder / "val/t0.png")
+    (root / "l.txt").write_text("rgb/val/t0.png\ntrain/t1\nt2.png\n")
+    assert list(opened(root, **options).names) == ["val/t0", "train/t1", "train/t2"]
+    (root / "l.txt").write_text("t0.png\n")
+    with pytest.raises(DatasetError, match=r"l.txt lists 't0.png', which is .*train/t0.png or .*val/t0.png"):
+        opened(root, **options)
+
+
 def test_other_sensors_have_the_values_of_the_live_preprocessors(root):
     shape = SIZES[0]
     for split, count in (("train", 4), ("val", 2)):
@@ -223,6 +242,28 @@ def _label(value, channels=()):
     return lambda root: write(root / "gt/train/t0.png", np.full((*SIZES[0], *channels), value, np.uint8))
 
 
+def _sensor(name, wrong):
+    """A sensor whose last file is wrong, and how it is described."""
+    kind = wrong.dtype if name == "depth" else np.float32
+
+    def spoil(root):
+        for path in (root / "rgb").rglob("*.png"):
+            size = pixels(path).shape[:2]
+            good = np.full(size, 9, np.uint16) if name == "depth" else np.ones((*size, 3), kind)
+            write(root / name / path.parent.name / f"{path.stem}.npy", good)
+        write(root / name / "train/t3.npy", wrong)
+
+    images = {**DATA["images"], name: f"{name}/{{split}}/{{stem}}.npy"}
+    return spoil, {"images": images}
+
+
+def _flipped(root):
+    path = root / "rgb/train/t3.png"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 def _lossy(root):
     with PIL.Image.open(root / "gt/train/t0.png") as image:
         image.save(root / "gt/train/t0.png", "JPEG")
@@ -247,6 +288,12 @@ WRONG = {
     ),
     "rotated by EXIF": (_exif, {"images": {"camera": "rgb/{split}/*.*"}}, "t0.jpg is 40x64; the labels .* are 64x40"),
     "cut short": (_cut, {}, "rgb/train/t3.png is damaged or cut short"),
+    "damaged": (_flipped, {}, "rgb/train/t3.png is damaged or cut short: .*checksum"),
+    "LiDAR without height": (
+        *_sensor("lidar", np.ones((*SIZES[3], 2), np.float32)), r"lidar/train/t3.npy has the shape \(40, 64, 2\)",
+    ),
+    "depth in color": (*_sensor("depth", np.ones((*SIZES[3], 3), np.uint16)), "depth/train/t3.npy .*a depth image is"),
+    "depth of 8 bits": (*_sensor("depth", np.ones(SIZES[3], np.uint8)), "t3.npy has 8 bits per pixel.* depth_unit"),
     "lossy labels": (_lossy, {}, "t0.png"),
     "no labels": (_unlabeled, {}, "all 4 label images have no labeled pixel"),
     "splits overlap": (None, {**ONE_FOLDER, "splits": {"train": "t*", "val": "t0"}}, "1 samples are in train and in"),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -37,6 +38,7 @@ from mlesam_ros.types import Modality
 from mlesam_training.image_files import (
     ARRAY_SUFFIXES,
     IMAGE_SUFFIXES,
+    StoredImage,
     read_array,
     read_color,
     read_image,
@@ -51,6 +53,8 @@ _SUFFIXES = (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES)
 _MILLIMETER = 0.001
 _PICTURES = (RGB.name, HHA.name, DeliverLidar.name)
 """Preprocessors whose images are 8 or 16-bit images of 0 … 1."""
+_RENDERED = (EventCounts.name, EventPolarity.name)
+"""Preprocessors of events that may be rendered images, of brighter and darker events in blue and red."""
 Values = npt.NDArray[Any]
 
 
@@ -139,41 +143,50 @@ class Folders(FileDataset):
         if name == RGB.name and not is_array:
             return scale_to_unit(read_color(path))
         stored = read_array(path) if is_array else read_image(path)
+        self.check_content(modality, path, StoredImage(stored.shape, stored.dtype))
         if name is None or name in _PICTURES:
             return scale_to_unit(three_channels(stored))
         if name == LogDepth.name:
-            return self._log_depth(path, stored)
-        if not is_array and name in (EventCounts.name, EventPolarity.name):  # rendered
+            return self._log_depth(stored)
+        if not is_array and name in _RENDERED:
             channels = scale_to_unit(three_channels(stored))[..., [EventCounts.brighter, EventCounts.darker]]
             return np.dstack([channels, np.zeros_like(channels[..., :1])])
-        return _CHANNELS[name](_checked(path, stored, name))
+        values = np.nan_to_num(stored.astype(np.float32), posinf=0.0, neginf=0.0)
+        return _CHANNELS[name](values if values.shape[2] == 3 else np.dstack([values, np.zeros_like(values[..., :1])]))
 
-    def _log_depth(self, path: Path, stored: Values) -> Values:
-        if stored.ndim != 2:
+    def check_content(self, modality: Modality, path: Path, stored: StoredImage) -> None:
+        """See `FileDataset`: the channels of LiDAR, events and depth, and the bits of depth."""
+        name, is_array = self._names[modality], path.suffix.lower() in ARRAY_SUFFIXES
+        if name == LogDepth.name:
+            self._check_depth(path, stored)
+        elif name in _CHANNELS and (is_array or name not in _RENDERED):
+            channels = (3,) if name == RangeIntensityHeight.name else (2, 3)
+            if not is_array or len(stored.shape) != 3 or stored.shape[2] not in channels:
+                wanted = " or ".join(f"(height, width, {count})" for count in channels)
+                raise DatasetError(
+                    f"{path} has the shape {stored.shape}; {name} reads .npy and .npz files of {wanted}.",
+                    f"Convert it, or set preprocessors: {{{modality}: …}} to what it is.",
+                )
+
+    def _check_depth(self, path: Path, stored: StoredImage) -> None:
+        if len(stored.shape) != 2:
             raise DatasetError(
                 f"{path} has the shape {stored.shape}; a depth image is (height, width).",
                 "Set preprocessors: {depth: hha} for HHA images.",
             )
+        if stored.dtype.itemsize == 1 and not self._unit:
+            raise DatasetError(
+                f"{path} has 8 bits per pixel; in millimeters they end at 0.255 m.",
+                "Set depth_unit to the meters per count, or export 16 bits.",
+            )
+
+    def _log_depth(self, stored: Values) -> Values:
         unit = self._unit or (_MILLIMETER if stored.dtype.kind in "ui" else 1.0)
         meters = np.nan_to_num(stored.astype(np.float32) * np.float32(unit), posinf=0.0, neginf=0.0)
         seen = meters > 0
         logs = np.zeros_like(meters)
         logs[seen] = np.log(np.clip(meters[seen], LogDepth.nearest, LogDepth.farthest))
         return np.where(seen[..., None], np.repeat(logs[..., None], 3, 2), np.nan)
-
-
-def _checked(path: Path, stored: Values, name: str) -> Values:
-    """(H, W, 3) float32 of an array with the channels of a preprocessor.
-
-    Raises:
-        DatasetError: the shape does not fit.
-    """
-    channels = (3,) if name == RangeIntensityHeight.name else (2, 3)
-    if stored.ndim != 3 or stored.shape[2] not in channels or path.suffix.lower() not in ARRAY_SUFFIXES:
-        wanted = " or ".join(f"(height, width, {count})" for count in channels)
-        raise DatasetError(f"{path} has the shape {stored.shape}; {name} reads .npy and .npz files of {wanted}.")
-    values = np.nan_to_num(stored.astype(np.float32), posinf=0.0, neginf=0.0)
-    return values if values.shape[2] == 3 else np.dstack([values, np.zeros_like(values[..., :1])])
 
 
 def _range_intensity_height(values: Values) -> Values:
@@ -214,6 +227,11 @@ def _format(name: str | None) -> ModalityFormat:
     if name in _PICTURES:
         return published(normalization, name)
     return ModalityFormat(normalization, name, sparse=True)
+
+
+def _beginnings(line: str) -> list[str]:
+    """A line, and its beginnings that end before spaces, the longest first: names may have spaces."""
+    return [line, *(line[: space.start()] for space in reversed([*re.finditer(r"\s+", line)]))]
 
 
 @dataclass(frozen=True)
@@ -350,17 +368,25 @@ class _Layout:
         return list(stems[round(before * len(stems)) : round((before + shares[split]) * len(stems))])
 
     def _listed(self, path: Path, found: Mapping[str, Path]) -> list[str]:
-        """Stems of a list file, whose lines are stems, file names or paths below root."""
-        inside = {file.relative_to(self._root).as_posix(): stem for stem, file in found.items()}
-        names = {file.name: stem for stem, file in found.items()}
-        lines = list(dict.fromkeys(read_list(path)))
-        known = {line: line if line in found else inside.get(line, names.get(line)) for line in lines}
-        if missing := [line for line in lines if known[line] is None]:
+        """Stems of a list file, each once. Its lines begin with a stem, a file name, or a path below root."""
+        known: dict[str, list[str]] = {}
+        for stem, file in found.items():
+            for text in {stem, file.name, file.relative_to(self._root).as_posix()}:
+                known.setdefault(text, []).append(stem)
+        known |= {stem: [stem] for stem in found}
+        lines = read_list(path)
+        listed = [next((known[text] for text in _beginnings(line) if text in known), []) for line in lines]
+        if missing := [line for line, stems in zip(lines, listed, strict=True) if not stems]:
             raise DatasetError(
                 f"{path} lists {missing[0]!r}, which has no file {self._texts[self._source]}; {len(missing)} of "
                 f"{len(lines)} lines have none."
             )
-        return [stem for stem in known.values() if stem is not None]
+        for line, stems in zip(lines, listed, strict=True):
+            if len(stems) > 1:
+                raise DatasetError(
+                    f"{path} lists {line!r}, which is {found[stems[0]]} or {found[stems[1]]}.", "List their paths."
+                )
+        return list(dict.fromkeys(stem for (stem,) in listed))
 
     def _pattern(self, name: str, split: str) -> _Pattern:
         return _Pattern.parse(self._what(name), self._texts[name], split)

@@ -62,7 +62,7 @@ class MCubeS(FileDataset):
         rgb = published(RGB.normalization, RGB.name)
         formats = {m: rgb if m == CAMERA else published() for m in modalities}
         wanted = [*modalities, *([_COSINE] if AOLP in modalities else []), LABELS]
-        names = read_list(Path(root) / "list_folder" / f"{split}.txt")
+        names = [line.split()[0] for line in read_list(Path(root) / "list_folder" / f"{split}.txt")]
         files = [{m: Path(root) / _PLACES[m][0] / (name + _PLACES[m][1]) for m in wanted} for name in names]
         entries = [SampleFiles(name, paths) for name, paths in zip(names, files, strict=True)]
         super().__init__(load_label_space("mcubes"), formats, entries)
