@@ -101,12 +101,12 @@ def test_names_match_apart_from_case_and_punctuation():
         (
             {"model": {"backbone": "hiera_tiny"}},
             "street",
-            "model.backbone hiera_tiny, but --from street needs hiera_nano",
+            "model.backbone hiera_tiny, but street needs hiera_nano",
         ),
-        ({"model": {"rank": 4}}, "street", "model.rank 4, but --from street needs 16"),
-        ({"start": "a.safetensors"}, "street", r"start a\.safetensors, but --from street needs street"),
-        ({"backbone": "b.pt"}, "hiera_nano", r"backbone b\.pt, but --from hiera_nano needs"),
-        ({"stage": "pretrain"}, "street", "stage is pretrain, but --from is for stage experts"),
+        ({"model": {"rank": 4}}, "street", "model.rank 4, but street needs 16"),
+        ({"start": "a.safetensors"}, "street", r"start a\.safetensors, but street needs street"),
+        ({"backbone": "b.pt"}, "hiera_nano", r"backbone b\.pt, but hiera_nano needs"),
+        ({"stage": "pretrain"}, "street", "stage is pretrain, but --from and --data FILE are for stage experts"),
         ({}, "stret", "Did you mean street"),
         ({}, "sam2.1_hiera_tiny", "Download them: mlesam weights get sam2.1_hiera_tiny"),
     ],
@@ -180,6 +180,16 @@ def test_sam_s_weights_start_the_backbone_and_the_decoder(published, data_file):
     assert all(torch.equal(tensor, meta[f"image_encoder.{name}"]) for name, tensor in backbone.items())
     name = "transformer.layers.0.self_attn.q_proj.weight"
     assert torch.equal(state[f"decoder.{name}"], meta[f"sam_mask_decoder.{name}"])
+
+
+def test_a_data_file_may_name_its_own_weights(published, checkpoint):
+    street = {"data": {"kind": "street"}}
+    own = fill_recipe({**street, "backbone": str(published)}, None, leave_open=True)
+    assert own["backbone"] == str(published) and (own["model"]["backbone"], own["model"]["rank"]) == ("hiera_tiny", 32)
+    own = fill_recipe({**street, "start": str(checkpoint)}, None, leave_open=True)
+    assert own["start"] == str(checkpoint) and own["backbone"] == "hiera_nano" and own["model"]["rank"] == 4
+    with pytest.raises(MlesamError, match=r"backbone, its weights, is missing.* --from: sam2\.1_hiera_tiny or sam2_"):
+        fill_recipe({**street, "model": {"backbone": "hiera_tiny"}}, None, leave_open=True)
 
 
 @pytest.mark.parametrize(

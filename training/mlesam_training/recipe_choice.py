@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from mlesam_ros.errors import CheckpointError, ConfigError
+from mlesam_ros.model.backbones import BACKBONES
 from mlesam_ros.model.checkpoint import backbone_of, describe_checkpoint, read_tensors, to_sam2_keys
 from mlesam_ros.model.weights import SHIPPED, names_of
 from mlesam_ros.pipeline import pick_precision
+from mlesam_ros.strict_yaml import check_choice
 from mlesam_training.recipe import BagData, Recipe, StreetData
 
 _ARCHITECTURE = (
@@ -58,17 +60,35 @@ def fill_recipe(content: Any, weights: str | None, backbone: str | None = None, 
     if backbone is not None:
         content = {**content, "backbone": backbone}
     if weights is not None or leave_open:
-        content = _started(content, weights or backbone or _NANO)
+        content = _started(content, weights or content.get("start") or _own_backbone(content))
     if leave_open:
         given = {*content} | ({"steps", "warmup"} if "epochs" in content else set())
         content = {**content, "chosen": [key for key in CHOSEN if key not in given]}
     return content
 
 
+def _own_backbone(content: Mapping[str, Any]) -> str:
+    """Backbone weights of a recipe; those of the shipped backbone if it names none.
+
+    Raises:
+        ConfigError: it has another backbone, but no weights of it.
+    """
+    name = (content.get("model") or {}).get("backbone", _NANO)
+    if "backbone" not in content and name != _NANO:
+        check_choice("model.backbone", name, BACKBONES)
+        raise ConfigError(
+            f"model.backbone is {name}, but backbone, its weights, is missing.",
+            f"Set backbone, or give --from: {' or '.join(names_of(name)) or 'a file'}.",
+        )
+    return str(content.get("backbone", _NANO))
+
+
 def _started(content: Mapping[str, Any], weights: str) -> dict[str, Any]:
     """Content of a recipe of stage `experts` that starts from weights."""
     if content.get("stage", "experts") != "experts":
-        raise ConfigError(f"stage is {content['stage']}, but --from is for stage experts.", "Take stage out.")
+        raise ConfigError(
+            f"stage is {content['stage']}, but --from and --data FILE are for stage experts.", "Take stage out."
+        )
     model, data = dict(content.get("model") or {}), content.get("data")
     state = to_sam2_keys(read_tensors(Path(weights)))
     kind = data.get("kind", "street") if isinstance(data, dict) else ""
@@ -100,7 +120,7 @@ def _started(content: Mapping[str, Any], weights: str) -> dict[str, Any]:
 def _refuse_other(key: str, given: Any, needed: Any, weights: str) -> None:
     if given is not None and given != needed:
         raise ConfigError(
-            f"the recipe has {key} {given}, but --from {weights} needs {needed}.", f"Take {key} out of the recipe."
+            f"the recipe has {key} {given}, but {weights} needs {needed}.", f"Take {key} out of the recipe."
         )
 
 
