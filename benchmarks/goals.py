@@ -102,14 +102,14 @@ GOALS = (
     Target("… from weights in memory to ready", "≤ 60 s", "model", "hiera_nano 256x256, 4 sensors, bf16: from", "",
          _seconds, "s", most=60, gpu=True),
     Target("hiera_nano, four sensors, in the full node on two cores", "≥ 10 Hz", "node", "512x512, street robot: masks",
-         "", _median, "Hz", least=10, remark="robot and listener share the two cores; the sensors have 10.2 Hz"),
+         "", _median, "Hz", least=10, remark="the rate of the sensors"),
     Target(f"Node: all but the network, {_NODE}, stamp to publish", "≤ 5 ms", "node",
          f"{_NODE}: everything but the model", "", _median, "ms", most=5, remark="see *The node* below"),
     Target("131,072 points projected, beside OpenCV", "≥ 8 times", "sensors", "project 131072 points of a sweep",
          "", least=8),
     Target("300,000 events counted, beside `np.add.at`", "≥ 20 times as fast", "sensors", "count 300000 events",
-         "np.add.at", least=20, remark="as fast as NumPy writes to so many places, see [sensors.md](sensors.md)"),
-    Target("Synchroniser, per message of four sensors, events at 1 kHz", "≤ 50 µs", "sync",
+         "np.add.at", least=20, remark="as fast as NumPy writes to as many places"),
+    Target("Synchronizer, per message of four sensors, events at 1 kHz", "≤ 50 µs", "sync",
          "message of 4 modalities, 30 Hz", "", _median, "µs", most=50),
     Target("Memory of the node over an hour", "flat", remark="`make soak`: [reliability.md](reliability.md)"),
 )  # fmt: skip
@@ -141,36 +141,36 @@ class OptionResult:
         parts = []
         for name, end in self.rows:
             row = next(r for r in results[name]["rows"] if r["name"].endswith(end))
-            memory = f", {row['memory']:.3g} MB instead of {row['alternative_memory']:.3g}"
+            memory = f", {row['memory']:.3g} MB ({row['alternative_memory']:.3g})"
             where = row["name"].partition(":")[0]
-            parts.append(f"{where}: {speedup_of(row):.2f} times as fast{memory}")
+            parts.append(f"{where}: ×{speedup_of(row):.2f}{memory}")
         return "; ".join([*parts, *filter(None, [self.unmeasured])])
 
 
 _FAST = "test/model/test_inference.py"
 _EACH = f"{_FAST}::test_each_option_equals_the_reference"
-_ROUNDING = "1e-5 of the largest logit, 1e-5 of a weight, fp32"
-_NO_GPU = "does nothing on a CPU; not measured, no GPU was at hand"
+_ROUNDING = "1e-5 of the largest logit and of a weight, fp32"
+_NO_GPU = "not measured: no effect on a CPU"
 
 SWITCHES = (
     OptionResult("`InferenceOptions.merged`", "one Q/K/V matrix per sensor, no low-rank product", _EACH, _ROUNDING,
            (("paths", "merged"),)),
-    OptionResult("`InferenceOptions.cache_pos_embed`", "Hiera's interpolated positional code is kept", _EACH, _ROUNDING,
+    OptionResult("`InferenceOptions.cache_pos_embed`", "cached positional embedding of Hiera", _EACH, _ROUNDING,
            (("paths", "cache_pos_embed"),)),
     OptionResult("`InferenceOptions.fused_rel_pos`", "SAM 1's relative positions inside a fused attention", _EACH,
            _ROUNDING, (("paths_vit_b", "fused_rel_pos"),)),
-    OptionResult("`InferenceOptions.channels_last`", "the numbers of a pixel lie side by side", _EACH, _ROUNDING,
+    OptionResult("`InferenceOptions.channels_last`", "memory format `channels_last`", _EACH, _ROUNDING,
            (("paths", "channels_last"),)),
     OptionResult("`InferenceOptions.graphs`", "a frame is one CUDA graph per subset of the sensors and image size",
            "test/model/test_inference.py::test_every_subset_is_captured_once_and_equals_the_reference",
-           "labels but for 1 pixel in 1000 where classes tie, confidence 1/255, weights 1e-5", unmeasured=_NO_GPU),
-    OptionResult("`precision`", "bf16 where the device multiplies in it",
+           "labels of 999 in 1000 pixels, confidence 1/255, weights 1e-5", unmeasured=_NO_GPU),
+    OptionResult("`precision`", "bf16 where the device has bf16 arithmetic",
            f"{_FAST}::test_options_add_little_error_in_bf16",
-           "1.5 of what bf16 alone costs, below 10 %", (("paths", "precision"),)),
-    OptionResult("all of these", "none of them", f"{_FAST}::test_all_options_together_equal_the_reference",
+           "1.5 times the error of bf16 alone, below 10 %", (("paths", "precision"),)),
+    OptionResult("all of these", "", f"{_FAST}::test_all_options_together_equal_the_reference",
            _ROUNDING, (("paths", "all of these"), ("paths_vit_b", "all of these"))),
-    OptionResult("`Pipeline.encodes_on_device`", "range, intensity, height, depth made on the device",
+    OptionResult("`Pipeline.encodes_on_device`", "range, intensity, height and depth computed on the device",
            "test/preprocessing/test_cuda.py::test_any_lens_size_and_dilation",
-           "the same winner at every pixel on a CPU; a GPU may round at a pixel's edge", unmeasured=_NO_GPU),
+           "the same point at every pixel on a CPU; a GPU may round at its edge", unmeasured=_NO_GPU),
 )  # fmt: skip
 """Optimizations, in the order of the docs page."""

@@ -4,7 +4,7 @@
     python benchmarks/held_out.py [--weights FILE] [--recipe FILE] [--data FOLDER] [--json FILE] [--export FILE]
     python benchmarks/held_out.py --calibration
 
-Renders the held-out streets of the recipe first; with the default recipe that is 150 moments of the seeds 900 to 949.
+Renders the held-out streets of the recipe first; with the default recipe that is 150 samples of the seeds 900 to 949.
 `--calibration` fits temperatures on every second street, whatever the checkpoint has, and prints the expected
 calibration error on the other streets without and with them.
 The same file run in another checkout (PYTHONPATH=<checkout>) measures that one on what it renders itself.
@@ -81,7 +81,7 @@ def main() -> None:
             found = fit_temperatures(predictor, dataset, model.config.modalities, chosen, how)
             how = replace(how, temperatures=found)
         scores = evaluate(predictor, dataset, model.config.modalities, chosen, how)
-    result = to_json(scores, dataset.space, f"{len(dataset)} moments of {given.recipe}")
+    result = to_json(scores, dataset.space, f"{len(dataset)} samples of {given.recipe}")
     if given.json:
         given.json.write_text(json.dumps(result, indent=2) + "\n")
     for subset, entry in zip(chosen, result["subsets"], strict=True):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Precision and recall of a costmap's cells on simulated streets, for every condition and without each sensor.
 
-    python benchmarks/navigation.py [--streets 16] [--moments 3] [-p NAME:=VALUE …] [--checkpoint FILE] [--json FILE]
+    python benchmarks/navigation.py [--streets 16] [--steps 3] [-p NAME:=VALUE …] [--checkpoint FILE] [--json FILE]
 
 A costmap as in config/nav2/obstacle_layer.yaml reads the two clouds that the node publishes for one mask, by the rules
 of nav2's obstacle layer (`costmap_layers.py`). Truth are the cells that rays of the label camera hit, up to 20 m ahead:
@@ -167,18 +167,18 @@ def conditions() -> dict[str, tuple[Modality, ...]]:
     }
 
 
-def samples(streets: int, moments: int, weather: str) -> Iterator[tuple[World, SimFrame]]:
-    """Moments of streets, several seconds apart."""
+def samples(streets: int, steps: int, weather: str) -> Iterator[tuple[World, SimFrame]]:
+    """Yield samples of streets, several seconds apart."""
     for seed in range(_FIRST_SEED, _FIRST_SEED + streets):
         world = World(seed, weather)
-        for moment in range(moments):
-            sample = world.sample(_FIRST_STEP + moment * _STEPS_APART)
+        for step in range(steps):
+            sample = world.sample(_FIRST_STEP + step * _STEPS_APART)
             add_odometry(world, sample)
             yield world, sample
 
 
 def add_odometry(world: World, sample: SimFrame) -> None:
-    """Add the robot's motion around a moment to the rig, as the bag of a street has it."""
+    """Add the robot's motion around a stamp to the rig, as the bag of a street has it."""
     for offset in range(-PERIOD, PERIOD + 1, PERIOD // 5):
         pose = world.ego.pose((sample.stamp + offset - EPOCH) / NANOSECONDS)
         world.rig.tree.set(ODOM_FRAME, BASE_FRAME, pose, sample.stamp + offset)
@@ -188,7 +188,7 @@ def main() -> None:
     """Simulate, segment, count, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streets", type=int, default=16)
-    parser.add_argument("--moments", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("-p", action="append", default=[], metavar="NAME:=VALUE", help="parameter of the node")
     parser.add_argument("--checkpoint", default="", help="experts; the shipped ones by default")
     parser.add_argument("--json", type=Path, help="file for the result")
@@ -202,7 +202,7 @@ def main() -> None:
     print("weather  sensors         obstacle_precision  obstacle_recall  drivable_precision  drivable_recall")
     for weather in WEATHERS:
         scores = {name: Score() for name in conditions()}
-        for world, sample in samples(given.streets, given.moments, weather):
+        for world, sample in samples(given.streets, given.steps, weather):
             cells = truth.cells(world, sample)
             for name, sensors in conditions().items():
                 scores[name].add(maker.costs(world.rig, sample, sensors), *cells, truth.area)
@@ -210,7 +210,7 @@ def main() -> None:
         for row in rows[-len(scores) :]:
             print("  ".join(f"{value!s:>{len(name)}}" for name, value in row.items()), flush=True)
     if given.json:
-        result = {"streets": given.streets, "moments": given.moments, "rows": rows}
+        result = {"streets": given.streets, "steps": given.steps, "rows": rows}
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 
 

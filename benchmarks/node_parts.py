@@ -73,7 +73,7 @@ def parts(repeats: int) -> Iterator[list[BenchmarkResult]]:
     )  # fmt: skip
     packets = [m for m in messages if m.type_name.endswith("EventPacket")]
     yield _events(packets, repeats)
-    yield compare("four frames through the synchroniser", partial(_synchronize, robot.frames), repeats, unit="us")
+    yield compare("four frames through the synchronizer", partial(_synchronize, robot.frames), repeats, unit="us")
     for longest in _SIZES:
         size = network_size(_CAMERA, longest)
         where = f"for {size[1]}x{size[0]}"
@@ -98,11 +98,11 @@ def _copied(message: Any) -> object:
 
 def _events(packets: list[Message], repeats: int) -> list[BenchmarkResult]:
     """Time the decoding of one window's packets; stamps, numbers and sensor clock advance with every repeat."""
-    reader, moments = FrameReader(EVENT, packets[0].type_name), iter(range(1, 1 << 30))
+    reader, periods = FrameReader(EVENT, packets[0].type_name), iter(range(1, 1 << 30))
     waiting: list[Any] = []
 
     def read() -> object:
-        number = next(moments)
+        number = next(periods)
         waiting[:] = [typestore().deserialize_cdr(p.at(number * PERIOD, number), p.type_name) for p in packets]
         return _read(reader, *waiting)
 
@@ -127,9 +127,9 @@ def _encode(
     image, few = np.empty((3, *size), np.float32), max(repeats // 2, 3)
     for chosen in (MODALITIES, *((m,) for m in MODALITIES)):
         frames = {m: robot.frames[m] for m in chosen}
-        moment = FrameSet(robot.frames[CAMERA].stamp, CAMERA, frames, dict.fromkeys(frames, 0))
-        name = "four sensors to pictures" if len(chosen) > 1 else f"{chosen[0]} to a picture"
-        work = partial(encode, moment, robot.rig, size, preprocessors)
+        frame_set = FrameSet(robot.frames[CAMERA].stamp, CAMERA, frames, dict.fromkeys(frames, 0))
+        name = "four sensors to images" if len(chosen) > 1 else f"{chosen[0]} to an image"
+        work = partial(encode, frame_set, robot.rig, size, preprocessors)
         yield compare(f"{name} {where}", work, few, bound=least_seconds(*[image] * len(chosen)))
 
 

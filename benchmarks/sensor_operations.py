@@ -175,7 +175,7 @@ def _rays(rig: Rig, frames: Frames, repeats: int) -> Iterator[list[BenchmarkResu
 def _motion(rig: Rig, frames: Frames, repeats: int) -> Iterator[list[BenchmarkResult]]:
     xyz, times = sweep_points(frames)
     yield compare(
-        f"take {POINTS} points to one moment, each by its own time",
+        f"take {POINTS} points to one time, each by its own stamp",
         lambda: sensor_motion(rig, LIDAR, times, STAMP).apply(xyz),
         repeats,
         ("one rigid transform for all, motion ignored", lambda: rig.extrinsic(LIDAR, STAMP).apply(xyz)),

@@ -105,8 +105,8 @@ def _scaling(steps: int, side: int) -> Iterator[BenchmarkResult]:
         summary(workers(work, count, threads, steps)[0]["seconds"]) for count, threads in ((1, 1), (2, 1), (1, 2))
     )
     single = "one process, 1 thread", one
-    yield row(f"two processes, 1 thread each; {images} pictures", "images/s", two_processes, single, images)
-    yield row(f"one process, 2 threads; {images} pictures", "images/s", two_threads, single, images)
+    yield row(f"two processes, 1 thread each; {images} images", "images/s", two_processes, single, images)
+    yield row(f"one process, 2 threads; {images} images", "images/s", two_threads, single, images)
 
 
 def workers(step: dict[str, Any], count: int = 1, threads: int = 1, steps: int = 4) -> list[dict[str, Any]]:

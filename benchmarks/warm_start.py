@@ -3,7 +3,7 @@
 
     python benchmarks/warm_start.py [--steps N] [--size PIXELS] [--data FOLDER] [--json FILE]
 
-A robot with a camera and a LiDAR in streets of the style `varied`: 120 moments to train on, 60 of other streets to
+A robot with a camera and a LiDAR in streets of the style `varied`: 120 samples to train on, 60 of other streets to
 measure. Three seeds; data, frozen backbone and steps are the same, the rest is as `mlesam train --data` chooses it. The
 result is weights/warm_start.json by default, of which docs/training.md has the table.
 """

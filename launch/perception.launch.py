@@ -144,7 +144,7 @@ def overriding(name: str, description: str, **options: list[str]) -> DeclareLaun
 def command_line(context: LaunchContext) -> list[str]:
     """Return the names of the arguments on a command line that starts a file of this folder; none for other ones.
 
-    The context does not tell the arguments of an include from those of the files around it.
+    The context does not distinguish the arguments of an include from those of the files around it.
     """
     files = {str(path) for path in Path(__file__).resolve().parent.glob("*.launch.py")}
     ours = any(word == "mlesam_ros" or str(Path(word).resolve()) in files for word in sys.argv)

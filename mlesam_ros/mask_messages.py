@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bags.serialization import Fields, camera_info, compressed_image, header, pixels, point_cloud
-from mlesam_ros.config import NodeParameters
+from mlesam_ros.config import NavigationParameters, NodeParameters
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
@@ -73,7 +73,7 @@ MASK_TOPICS = {
     "obstacle_points": InterfaceSpec(
         POINT_CLOUD,
         "x y z label confidence: points of `navigation.obstacle_classes` in the camera's view, in the frame of the "
-        "LiDAR or else of the depth sensor, at the time of the mask: the stamp of `labels` without the `offset` of the "
+        "LiDAR, else of the depth sensor, at the time of the mask: the stamp of `labels` less the `offset` of the "
         "sensor that it is from. None if the mask has neither sensor.",
     ),
     "ground_points": InterfaceSpec(POINT_CLOUD, "The same of `navigation.ground_classes`."),
@@ -81,7 +81,7 @@ MASK_TOPICS = {
     "aligned/confidence": InterfaceSpec(IMAGE, "`confidence` of the same size."),
     "aligned/points": InterfaceSpec(
         POINT_CLOUD,
-        "x y z: the point of each pixel of `aligned/labels`, same width, height, stamp and frame, NaN where neither "
+        "x y z: the point of each pixel of `aligned/labels`, in its frame and at its stamp, NaN where neither "
         "depth nor LiDAR has one that the camera can see.",
     ),
 }
@@ -133,7 +133,7 @@ class MaskReport:
         received = measured if times.received is None else times.received
         return {
             "receive": _seconds(received - measured),
-            "synchronise": _seconds(times.taken - received),
+            "synchronize": _seconds(times.taken - received),
             **self.segmentation.timings,
             "publish": times.publishing,
             "stamp_to_mask": _seconds(times.published - measured),
@@ -173,7 +173,7 @@ def mask_messages(
     frame_id, labels = segmentation.frame_id, segmentation.labels
     points = MaskPoints(segmentation, frame_set, rig)
     size = _display_size(labels, parameters.overlay_width)
-    rgb = cache(lambda: _camera_picture(frame_set, size))
+    rgb = cache(lambda: _camera_image(frame_set, size))
     blended = cache(lambda: overlay(rgb(), resize_nearest(labels, size), space, parameters.overlay_alpha))
     grid = cache(lambda: points.grid(parameters.aligned.width))
     makers: dict[str, Callable[[], Fields]] = {
@@ -195,18 +195,25 @@ def mask_messages(
     if sweep is not None:
         makers["projected_lidar"] = drawn
         makers["semantic_points"] = lambda: point_cloud(sweep.stamp, sweep.frame_id, points.labeled(space)[0])
-    chosen = cache(lambda: points.navigation(space, parameters.navigation))
+    makers |= _navigation_clouds(points, frame_set, space, parameters.navigation)
+    return makers
+
+
+def _navigation_clouds(
+    points: MaskPoints, frame_set: FrameSet, space: LabelSpace, parameters: NavigationParameters
+) -> dict[str, Callable[[], Fields]]:
+    """Return the functions for `obstacle_points` and `ground_points`; see `mask_messages`."""
+    chosen = cache(lambda: points.navigation(space, parameters))
 
     def cloud_of(role: int) -> Fields:
         found = chosen()
-        return point_cloud(time, found.frame_id, found.of_role(role))
+        return point_cloud(frame_set.time, found.frame_id, found.of_role(role))
 
-    if any(modality in frame_set.frames for modality in parameters.navigation.sensors):
-        roles = role_table(space, parameters.navigation)
-        for name, role in (("obstacle_points", OBSTACLE), ("ground_points", GROUND)):
-            if (roles == role).any():
-                makers[name] = partial(cloud_of, role)
-    return makers
+    if not any(modality in frame_set.frames for modality in parameters.sensors):
+        return {}
+    roles = role_table(space, parameters)
+    named = {"obstacle_points": OBSTACLE, "ground_points": GROUND}
+    return {name: partial(cloud_of, role) for name, role in named.items() if (roles == role).any()}
 
 
 def _display_size(labels: npt.NDArray[np.uint8], width: int) -> tuple[int, int]:
@@ -215,7 +222,7 @@ def _display_size(labels: npt.NDArray[np.uint8], width: int) -> tuple[int, int]:
     return (max(round(width * rows / columns), 1), width) if 0 < width < columns else (rows, columns)
 
 
-def _camera_picture(frame_set: FrameSet, size: tuple[int, int]) -> RGBImage | None:
+def _camera_image(frame_set: FrameSet, size: tuple[int, int]) -> RGBImage | None:
     rgb = camera_rgb(frame_set)
     return rgb if rgb is None else resize_area(rgb, size)
 

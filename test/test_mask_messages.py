@@ -81,7 +81,7 @@ def test_status_has_counters(message):
 def test_latencies_are_not_negative_on_a_slow_simulated_clock(message):
     stages = {entry.stage: entry.seconds for entry in message.latencies}
     own = {"encode": 0.01, "model": 0.03, "publish": 0.002}
-    assert stages == {"receive": 0.012, "synchronise": 0.008, **own, "stamp_to_mask": 0.024}
+    assert stages == {"receive": 0.012, "synchronize": 0.008, **own, "stamp_to_mask": 0.024}
 
 
 def test_offline_status_has_no_ages_and_no_publish_latency(make):

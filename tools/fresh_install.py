@@ -134,7 +134,7 @@ def main() -> None:
         wheel = build_wheel(work)
         built: Row = (f"{wheel.name}, built", time.monotonic() - start, wheel.stat().st_size / 1e6)
         bag = work / "street"
-        simulate = ["-m", "mlesam_ros.cli", "simulate", bag, "--moments", "40"]
+        simulate = ["-m", "mlesam_ros.cli", "simulate", bag, "--steps", "40"]
         subprocess.run([sys.executable, *simulate], cwd=CHECKOUT, check=True)
         os.environ["XDG_CACHE_HOME"] = scratch
         fresh = FreshEnvironment(work / "venv")

@@ -165,7 +165,7 @@ def run(repeats: int, options: Options) -> list[BenchmarkResult]:
 
 _DISABLED = {
     "merged": "low-rank products beside the frozen ones",
-    "cache_pos_embed": "Hiera's positional code made for each picture",
+    "cache_pos_embed": "Hiera's positional code made for each image",
     "fused_rel_pos": "SAM 1's attention as Meta writes it",
     "channels_last": "feature maps channel by channel",
     "graphs": "every kernel launched by the host",

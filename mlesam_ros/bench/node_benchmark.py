@@ -67,11 +67,11 @@ def live_rows(name: str, run: Run) -> list[BenchmarkResult]:
     durations = {
         "stamp to publish": whole,
         "everything but the model": [a - b for a, b in zip(whole, model, strict=True)],
-        **{stage: run.stages[stage] for stage in ("receive", "synchronise", "encode", "model", "decode", "publish")},
+        **{stage: run.stages[stage] for stage in ("receive", "synchronize", "encode", "model", "decode", "publish")},
     }
     figures = {
         "CPU of the node": ("cores", run.cpu / run.seconds),
-        "moments without a mask": ("%", 100 * (1 - masks / (round(seconds * offered) + 1))),
+        "sets without a mask": ("%", 100 * (1 - masks / (round(seconds * offered) + 1))),
         "masks without one of the sensors": ("%", 100 * (1 - run.complete / masks)),
         "CPU per mask": ("ms", 1e3 * run.cpu / masks),
         "page faults per mask": ("faults", run.faults / masks),

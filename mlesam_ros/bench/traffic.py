@@ -80,9 +80,9 @@ class Message:
     offset: int
     raw: npt.NDArray[np.uint8]
 
-    def at(self, moment: int, number: int) -> bytes:
-        """Return the bytes for period `number` at stamp `moment`; calls must be in order of the periods."""
-        self.raw[4:12] = _bytes("<iI", *divmod(moment + self.offset, NANOSECONDS))
+    def at(self, stamp: int, number: int) -> bytes:
+        """Return the bytes for period `number` at `stamp`; calls must be in order of the periods."""
+        self.raw[4:12] = _bytes("<iI", *divmod(stamp + self.offset, NANOSECONDS))
         return self.raw.tobytes()
 
 
@@ -100,7 +100,7 @@ class Packet(Message):
     sequence_at: int
     clock_at: npt.NDArray[np.intp]
 
-    def at(self, moment: int, number: int) -> bytes:
+    def at(self, stamp: int, number: int) -> bytes:
         """See `Message.at`; also advances the sensor clock and the sequence number."""
         first, each = self.sequence
         self.raw[self.sequence_at : self.sequence_at + 8] = _bytes("<Q", first + each * number)
@@ -109,7 +109,7 @@ class Packet(Message):
             ticks = (low | (high & 0x0F) << 8) + PERIOD // _TICK
             self.raw[self.clock_at] = ticks & 0xFF
             self.raw[self.clock_at + 1] = _HIGH >> 8 | ticks >> 8 & 0x0F
-        return super().at(moment, number)
+        return super().at(stamp, number)
 
 
 @dataclass(frozen=True)
@@ -218,11 +218,11 @@ def _packed(type_name: str, content: Mapping[str, Any]) -> bytes:
     return bytes(store.serialize_cdr(build(store, type_name, content), type_name))
 
 
-def _odometry(moment: int, start: int) -> bytes:
-    """Serialize the poses of the car during the last period as a TFMessage."""
+def _odometry(end: int, start: int) -> bytes:
+    """Serialize the poses of the car during the period before `end` as a TFMessage."""
     entries = []
     for early in _ODOMETRY:
-        stamp = moment - early * 1_000_000
+        stamp = end - early * 1_000_000
         meters = _SPEED * (stamp - start) / NANOSECONDS
         pose = Transform(np.eye(3), np.array([meters, 0.0, 0.0]))
         entries += transforms([("odom", "base_link", pose)], stamp)["transforms"]
@@ -236,13 +236,13 @@ def drive(robot: TrafficGenerator) -> None:
     with RawPublisher(types, latched=("/tf_static",), depth=64) as speaker:
         speaker.publish("/tf_static", _packed(TF_MESSAGE, transforms(robot.rig.tree.static_transforms(), 1)))
         start = time.time_ns()
-        for number, moment in enumerate(_moments(start)):
-            speaker.publish("/tf", _odometry(moment, start))
+        for number, stamp in enumerate(_periods(start)):
+            speaker.publish("/tf", _odometry(stamp, start))
             for message in messages:
-                speaker.publish(message.topic, message.at(moment, number))
+                speaker.publish(message.topic, message.at(stamp, number))
 
 
-def _moments(start: int) -> Iterator[int]:
+def _periods(start: int) -> Iterator[int]:
     """Yield the stamp of every period when it is due; a late period is yielded at once."""
     due = start
     while True:

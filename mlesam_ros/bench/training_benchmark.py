@@ -75,7 +75,7 @@ def run(repeats: int, *alternative: tuple[str, Work], side: int = 256) -> list[B
         "bf16, checkpointing of blocks": TrainingStep(checkpointing=BLOCKS, side=side),
     }
     images = steps["bf16"].images
-    where = f"hiera_nano, {images} pictures of {side}x{side}, 1 thread"
+    where = f"hiera_nano, {images} images of {side}x{side}, 1 thread"
     timings = interleaved([*steps.values(), *(step for _, step in alternative)], max(repeats // 12, 2))
     other = (alternative[0][0], timings[-1]) if alternative else None
     return [

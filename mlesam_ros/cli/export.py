@@ -34,7 +34,7 @@ _EXAMPLES = epilog(
     "mlesam export street --format openvino --precision int8 --image-size 160 256",
     "mlesam export my_experts.safetensors --format openvino --precision int8 --calibrate drive/",
 )
-_MOMENTS, _FIRST_SEED = 2, 100  # per street; training seeds, none of those held out
+_STEPS, _FIRST_SEED = 2, 100  # per street; training seeds, none of those held out
 _SETS_PER_SECOND = 10
 
 
@@ -54,7 +54,7 @@ def export(
     calibrate: Annotated[
         str, typer.Option(metavar="BAG", help="For int8: a bag of the robot, or street to simulate.")
     ] = _STREET,
-    moments: Annotated[int, typer.Option(min=1, help="For int8: frame sets to calibrate with.")] = 20,
+    sets: Annotated[int, typer.Option(min=1, help="For int8: frame sets to calibrate with.")] = 20,
     base_weights: Annotated[str | None, typer.Option(help="Path or name of the backbone's weights.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="The file; by default where the node looks for it.", metavar="FILE")
@@ -83,9 +83,9 @@ def export(
         parameters = read_parameters(params, param)
         pipeline = Pipeline(load_checkpoint(checkpoint, base_weights), "cpu", "fp32")
         if calibrate == _STREET:
-            images = list(_street_images(pipeline.config, image_size or (pipeline.config.image_size,) * 2, moments))
+            images = list(_street_images(pipeline.config, image_size or (pipeline.config.image_size,) * 2, sets))
         else:
-            images = _bag_images(pipeline, Path(calibrate), parameters, image_size, moments)
+            images = _bag_images(pipeline, Path(calibrate), parameters, image_size, sets)
             height, width = next(iter(images[0].values())).shape[1:]
             image_size = height, width
     content, info = export_checkpoint(checkpoint, format, precision, image_size, base_weights, images)
@@ -110,7 +110,7 @@ def export(
     typer.echo(path)
 
 
-def _street_images(config: MLESAMConfig, size: tuple[int, int], moments: int) -> Iterator[dict[str, Any]]:
+def _street_images(config: MLESAMConfig, size: tuple[int, int], sets: int) -> Iterator[dict[str, Any]]:
     """Yield images of simulated streets in every weather."""
     from itertools import cycle, islice
 
@@ -127,19 +127,19 @@ def _street_images(config: MLESAMConfig, size: tuple[int, int], moments: int) ->
     preprocessors = ExpertPreprocessors(config).by_modality
     side = 2 * max(size)
     shape = (side * size[0] // max(size), side * size[1] // max(size))
-    weathers = islice(cycle(WEATHERS), -(-moments // _MOMENTS))
-    with track("rendering", moments, "frame sets") as progress:
+    weathers = islice(cycle(WEATHERS), -(-sets // _STEPS))
+    with track("rendering", sets, "frame sets") as progress:
         for number, weather in enumerate(weathers):
             world = World(_FIRST_SEED + number, weather, shape)
-            for step in range(min(_MOMENTS, moments - number * _MOMENTS)):
-                frame = world.sample(int((step + 0.5) * world.length / _MOMENTS))
+            for step in range(min(_STEPS, sets - number * _STEPS)):
+                frame = world.sample(int((step + 0.5) * world.length / _STEPS))
                 frame_set = FrameSet(frame.stamp, CAMERA, frame.frames, dict.fromkeys(frame.frames, 0))
                 yield encode(frame_set, world.rig, size, preprocessors)
-                progress(number * _MOMENTS + step + 1, moments)
+                progress(number * _STEPS + step + 1, sets)
 
 
 def _bag_images(
-    pipeline: Pipeline, bag: Path, parameters: NodeParameters, size: tuple[int, int] | None, moments: int
+    pipeline: Pipeline, bag: Path, parameters: NodeParameters, size: tuple[int, int] | None, sets: int
 ) -> list[dict[str, Any]]:
     """Images of sets from a whole bag.
 
@@ -162,7 +162,7 @@ def _bag_images(
 
     options = EvaluationOptions(parameters)
     seconds = check_bag(bag, pipeline, options)
-    every = max(1, int(seconds * _SETS_PER_SECOND / moments))
+    every = max(1, int(seconds * _SETS_PER_SECOND / sets))
     with track("reading", seconds, "s") as progress:
         evaluate(bag, pipeline, replace(options, every=every), [Collector()], lambda done: progress(done, seconds))
     found = next(iter(images[0].values())).shape[1:]
@@ -171,4 +171,4 @@ def _bag_images(
             f"images of {bag} have {found[0]}x{found[1]}, not {size[0]}x{size[1]}.",
             "Leave out --image-size, or calibrate with a bag of the camera that it is for.",
         )
-    return images[:moments]
+    return images[:sets]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`mlesam label`: write the masks of bags as proposals for annotation, and import what was corrected."""
+"""`mlesam label`: write the masks of bags as proposals for annotation, and import the corrected ones."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def label(
     duration: DurationOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Write the masks of bags as proposals for an annotation tool, and import what was corrected there.
+    """Write the masks of bags as proposals for an annotation tool, and import the corrected ones.
 
     The masks are those of evaluate. --format png writes VOC's layout, coco an annotation file with run-length encoded
     regions, both without loss. --import reads the tool's export into FOLDER/labels, and checks it first.

@@ -57,7 +57,7 @@ class Selection:
 def label_bags(
     paths: Sequence[Path], folder: Path, options: EvaluationOptions, selection: Selection, quiet: bool
 ) -> dict[str, Any]:
-    """Write the proposals of bags into a new folder, and print what was written.
+    """Write the proposals of bags into a new folder, and print a summary.
 
     Args:
         paths: bags, and folders of bags.

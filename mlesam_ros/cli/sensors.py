@@ -148,7 +148,7 @@ def show(
     roll: Annotated[float, typer.Option(help="Degrees added about the camera's optical axis.")] = 0.0,
     fit: Annotated[
         str | None,
-        typer.Option(help="Fit images to a calibration of another size: rescale, crop_top, crop_centre, crop_bottom."),
+        typer.Option(help="Fit images to a calibration of another size: rescale, crop_top, crop_center, crop_bottom."),
     ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file that takes precedence over the bag's own calibration.")

@@ -18,10 +18,10 @@ from mlesam_ros.types import EVENT, LIDAR
 
 _EXAMPLES = epilog(
     "mlesam simulate street/",
-    "mlesam simulate wet_street/ --weather rain --fault motionblur --seed 3 --moments 100",
+    "mlesam simulate wet_street/ --weather rain --fault motionblur --seed 3 --steps 100",
     "mlesam simulate blind_street/ --weather night --drop camera",
     "mlesam simulate street/ --play",
-    "mlesam simulate --deliver data/STREET --split train --weather all --fault all --streets 4 --moments 10 --every 20",
+    "mlesam simulate --deliver data/STREET --split train --weather all --fault all --streets 4 --steps 10 --every 20",
 )
 
 
@@ -46,7 +46,7 @@ def simulate(
             help="A further camera with depth, turned to the left, with topics below its name; repeatable.",
         ),
     ] = None,
-    moments: Annotated[int, typer.Option(help="Number of time steps, at 10 Hz.")] = 200,
+    steps: Annotated[int, typer.Option(help="Number of time steps, at 10 Hz.")] = 200,
     side: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 512,
     play: Annotated[bool, typer.Option("--play", help="Play the bag afterwards in a loop, until Ctrl-C.")] = False,
     deliver: Annotated[Path | None, typer.Option(help="Write a data set in DELIVER's layout instead.")] = None,
@@ -65,9 +65,9 @@ def simulate(
     if (out is None) == (deliver is None):
         raise ConfigError("simulate writes either a bag or a data set.", "Give the folder of a bag, or --deliver.")
     if deliver is not None:
-        if min(streets, every, moments) < 1:
-            raise ConfigError(f"streets {streets}, every {every} and moments {moments} must be at least 1.")
-        numbers = range(0, moments * every, every)
+        if min(streets, every, steps) < 1:
+            raise ConfigError(f"streets {streets}, every {every} and steps {steps} must be at least 1.")
+        numbers = range(0, steps * every, every)
         seeds = range(seed, seed + streets)
         written, count = (
             deliver,
@@ -75,8 +75,8 @@ def simulate(
         )
     else:
         assert out is not None
-        _write_bag(out, seed, (weather, fault, style), drop or [], _turns(camera or []), moments, side)
-        written, count = out, moments
+        _write_bag(out, seed, (weather, fault, style), drop or [], _turns(camera or []), steps, side)
+        written, count = out, steps
     if json is not None:
         conditions = {
             "seed": seed,
@@ -86,7 +86,7 @@ def simulate(
             "dropped": drop or [],
             "side": side,
         }
-        write_json({"written": str(written), "moments": count, **conditions}, json)
+        write_json({"written": str(written), "steps": count, **conditions}, json)
     if play and out is not None:
         _play(out)
 
@@ -108,7 +108,7 @@ def _write_bag(
     conditions: tuple[str, str, str],
     drop: list[str],
     turns: dict[str, float],
-    moments: int,
+    steps: int,
     side: int,
 ) -> None:
     from mlesam_ros.progress import track
@@ -116,13 +116,13 @@ def _write_bag(
     from mlesam_ros.simulation.world import World
 
     weather, fault, style = conditions
-    street = partial(World, seed, weather, (side, side), length=moments, fault=fault, style=style)
+    street = partial(World, seed, weather, (side, side), length=steps, fault=fault, style=style)
     world = street(dropped=drop)
     cameras = {name: street(dropped=[EVENT, LIDAR], yaw=yaw) for name, yaw in turns.items()}
     is_new = not out.exists()
     try:
-        with track("rendering", moments, "steps") as progress:
-            write_simulated_bag(out, world, progress=lambda done: progress(done, moments), cameras=cameras)
+        with track("rendering", steps, "steps") as progress:
+            write_simulated_bag(out, world, progress=lambda done: progress(done, steps), cameras=cameras)
     except BaseException as error:
         if is_new:  # an incomplete bag would block the next run
             shutil.rmtree(out, ignore_errors=True)
@@ -132,7 +132,7 @@ def _write_bag(
 
 
 def _write_deliver(
-    root: Path, split: str, seeds: range, conditions: tuple[str, str, str], moments: range, side: int, drop: list[str]
+    root: Path, split: str, seeds: range, conditions: tuple[str, str, str], steps: range, side: int, drop: list[str]
 ) -> int:
     """Write the scenes in DELIVER's layout and return the number of frames."""
     from mlesam_ros.progress import track
@@ -143,11 +143,11 @@ def _write_deliver(
     weathers = [weather_name(name) for name in _split_names(conditions[0], WEATHERS)]
     faults = [fault_name(name) for name in _split_names(conditions[1], FAULTS)]
     scenes = [(seed, weather, fault) for seed in seeds for weather in weathers for fault in faults]
-    total, done = len(scenes) * len(moments), 0
+    total, done = len(scenes) * len(steps), 0
     with track("rendering", total, "frames") as progress:
         for seed, weather, fault in scenes:
             world = World(seed, weather, (side, side), fault=fault, dropped=drop, style=conditions[2])
-            done += len(write_deliver_scene(root, world, split, moments))
+            done += len(write_deliver_scene(root, world, split, steps))
             progress(done, total)
     return done
 

@@ -49,7 +49,7 @@ class ImportedLabels:
 def import_labels(source: Path, folder: Path) -> ImportedLabels:
     """Read corrected masks into a folder of labels. Everything is checked before the first file is written.
 
-    Masks without a labeled pixel are left out, as tools export them for frames that nobody has annotated.
+    Masks without a labeled pixel are left out, as tools export them for frames without annotations.
 
     Args:
         source: COCO file, or folder of PNGs.

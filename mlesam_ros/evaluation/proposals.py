@@ -186,7 +186,7 @@ def encode_png(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def check_colors(space: LabelSpace) -> None:
-    """Check that the colors of the classes tell them apart, from unlabeled pixels as well.
+    """Check that classes and unlabeled pixels have different colors.
 
     Raises:
         LabelError: two classes share a color, or one is black.
@@ -202,7 +202,7 @@ def check_colors(space: LabelSpace) -> None:
 
 
 def write_index(files: NewFiles, space: LabelSpace, frames: Sequence[Frame], coco: CocoWriter | None) -> None:
-    """Write what the proposals of all frames share: COCO's file, or the lists of the VOC layout.
+    """Write the files for all frames: COCO's file, or the lists of the VOC layout.
 
     Raises:
         FileError: a file cannot be written.

@@ -102,7 +102,7 @@ def write_dataset_report(
         evaluation: content of `evaluation.json`, and `warnings`.
         confusion: (C, C + 1) counts of the first subset of the sensors, see `metrics.Confusion`.
         space: names and colors.
-        facts: what was evaluated, name → value.
+        facts: data, weights and settings of the evaluation, name → value.
         command: that writes the page.
         json_name: name of the file beside it with the content of `evaluation`.
         parts: `cards` (value, name, remark) after those of the scores; `curves` title → SVG; `examples` title → dicts

@@ -195,7 +195,7 @@ def _stages(masks: Sequence[MaskMetrics]) -> dict[str, float]:
 
 def _shares(scores: Scores, space: LabelSpace) -> dict[str, float]:
     total = max(int(scores.shares.sum()), 1)
-    names = (*space.names, "unlabelled")
+    names = (*space.names, "unlabeled")
     return {n: round(100 * int(c) / total, 2) for n, c in zip(names, scores.shares, strict=True) if c}
 
 

@@ -133,7 +133,7 @@ def image_size_faults(k: Floats, width: int, height: int) -> Iterator[Problem]:
             yield Problem(f"the principal point {center:g} px is outside the {name} of {size} px.", _FULL_IMAGE_REMEDY)
 
 
-FITS = ("rescale", "crop_top", "crop_centre", "crop_bottom")
+FITS = ("rescale", "crop_top", "crop_center", "crop_bottom")
 """Ways to adapt a calibration to images of another size; see `CameraModel.adapt_to_size`."""
 _SAME_VIEW_PX = 0.25
 """Largest deviation in pixels of two cameras with the same view."""
@@ -264,7 +264,7 @@ class CameraModel:
     def adapt_to_size(self, height: int, width: int, fit: str) -> CameraModel:
         """The camera for images of another than the calibrated size, by the relation that the user states.
 
-        `rescale`: the images show the full calibrated view. `crop_top`, `crop_centre` and `crop_bottom`: pixel for
+        `rescale`: the images show the full calibrated view. `crop_top`, `crop_center` and `crop_bottom`: pixel for
         pixel, the smaller image is the upper, middle or lower part of the larger one, and the middle of its columns.
 
         Args:
@@ -283,7 +283,7 @@ class CameraModel:
             return self.scaled(height, width)
         k, rows = self.K.copy(), self.height - height
         k[0, 2] -= (self.width - width) // 2
-        k[1, 2] -= {"crop_top": 0, "crop_centre": rows // 2, "crop_bottom": rows}[fit]
+        k[1, 2] -= {"crop_top": 0, "crop_center": rows // 2, "crop_bottom": rows}[fit]
         return replace(self, width=width, height=height, K=k)
 
     def cropped(self, top: int, left: int, height: int, width: int) -> CameraModel:

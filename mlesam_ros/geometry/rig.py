@@ -12,7 +12,7 @@ The node fills the rig from CameraInfo and TF. Without them, and offline, a cali
         K: [2152.8, 2155.5, 971.3, 605.9] # fx, fy, cx, cy; or the 3x3 matrix, or its 9 numbers
         D: [-0.1192, 0.162, 0.00073985, 0.0014]
         picture: [1920, 1080]             # size of the images, only if it differs from the calibrated size; then also
-        fit: crop_centre                  # their relation: rescale, crop_top, crop_centre or crop_bottom
+        fit: crop_center                  # their relation: rescale, crop_top, crop_center or crop_bottom
     transforms:                           # pose of the child in the parent, as in TF
       - parent: base_link
         child: lidar

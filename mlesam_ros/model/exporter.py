@@ -176,7 +176,7 @@ def export_checkpoint(
 
 
 def check_export(runtime: str, precision: str, size: Size | None) -> None:
-    """Check what can be checked before a checkpoint is read.
+    """Check format, precision and image size, and that the packages are installed.
 
     Raises:
         ConfigError: a value is not accepted.

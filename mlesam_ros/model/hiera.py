@@ -273,14 +273,14 @@ _MAX_SHAPES = 8  # more than the cameras of a robot have image sizes; an entry t
 
 
 def cached_in_inference(owner: Any, parts: Sequence[Tensor], shape: tuple[int, ...], make: Callable[[], T]) -> T:
-    """Return what `make` computes from some frozen parameters, cached in inference mode for the last few shapes.
+    """Return a value computed from frozen parameters, cached in inference mode for the last few shapes.
 
     Parameters in training are not cached: a fused optimizer changes them without a new `_version`.
 
     Args:
         owner: module that keeps the values.
         parts: the parameters.
-        shape: what the value depends on besides.
+        shape: shape that the value is computed for.
         make: computes the value.
     """
     if not torch.is_inference_mode_enabled() or any(part.is_inference() or part.requires_grad for part in parts):

@@ -141,7 +141,7 @@ EXPORT_AGAIN = "Export it again: mlesam export --help."
 
 
 class _Exported(ABC):
-    """What the runtimes of exported files share."""
+    """Base class of the runtimes of exported files."""
 
     name = ""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all preprocessors share: their interface and normalization, and the settings of the sensor data."""
+"""Interface and normalization of the preprocessors, and settings of the sensor data."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def _garden(layout: StreetLayout, s: float, width: float, side: int, rng: np.ran
 
 
 def _draw_front(layout: StreetLayout, rng: np.random.Generator) -> str:
-    """What lies behind a sidewalk: "plots", or a "canal", a "railway" or a "forecourt" of `Shapes.scenery`."""
+    """Choose the scenery behind a sidewalk: "plots", or a "canal", a "railway" or a "forecourt" of `Shapes.scenery`."""
     fronts = [(name, share) for name, share in layout.shapes.scenery if name in _OPEN_FRONTS]
     dice = rng.uniform() if fronts else 1.0
     for name, share in fronts:

@@ -183,7 +183,7 @@ class Shapes:
         curbside: objects along a curb, with cumulative shares; trees take the first part of them.
         grown: half the difference of people's heights, as a share.
         crowd: factor on the number of people.
-        group: share of people who walk in company.
+        group: share of people in groups.
         scenery: probability of each extra in a tile: "canal", "railway", "forecourt", "viaduct", "gantry",
             "guard_rail", "movables", "oddities".
         tramway: whether rails lie in the road.

@@ -28,13 +28,13 @@ def figures(rows):
 
 def test_rows_count_every_period_between_the_first_and_the_last_mask():
     measured = Run(stamps=[START, START + PERIOD, START + 4 * PERIOD], complete=3, seconds=0.5, cpu=0.3, faults=6)
-    for stage in ("receive", "synchronise", "encode", "decode", "publish"):
+    for stage in ("receive", "synchronize", "encode", "decode", "publish"):
         measured.stages[stage] = [0.001] * 3
     measured.stages["stamp_to_mask"], measured.stages["model"] = [0.05, 0.06, 0.07], [0.04, 0.04, 0.04]
     found = figures(live_rows("street", measured))
     assert found["masks at 10.2 Hz"] == pytest.approx(0.5 * NANOSECONDS / PERIOD)
     assert found["everything but the model"] == pytest.approx(20)
-    assert found["moments without a mask"] == pytest.approx(40)
+    assert found["sets without a mask"] == pytest.approx(40)
     assert found["CPU per mask"] == pytest.approx(100)
     assert found["page faults per mask"] == 2
 

@@ -51,7 +51,7 @@ def test_child_imports_the_package_of_its_parent(tmp_path, monkeypatch):
 def test_child_is_stopped_at_the_end_of_the_block(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "_STOP_TIMEOUT_S", 3.0)
     with ChildProcess(
-        "renderer", ["simulate", str(tmp_path / "street"), "--side", "64", "--moments", "5000"], tmp_path / "log"
+        "renderer", ["simulate", str(tmp_path / "street"), "--side", "64", "--steps", "5000"], tmp_path / "log"
     ) as child:
         time.sleep(1.0)
         assert not child.ended

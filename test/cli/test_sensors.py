@@ -60,7 +60,7 @@ def test_image_size_is_checked_against_its_camera(mlesam, tmp_path):
     result = mlesam("sensors", "check", EXAMPLE, "--image", fits, "--image", f"camera_optical_frame={other}")
     assert result.exit_code == 1
     assert "b.png is 1920x1080 but its calibration is for 1920x1200" in result.stdout
-    fitted = damaged(tmp_path, picture=[1920, 1080], fit="crop_centre")
+    fitted = damaged(tmp_path, picture=[1920, 1080], fit="crop_center")
     assert mlesam("sensors", "check", fitted, "--image", other).exit_code == 0
 
 

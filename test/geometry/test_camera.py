@@ -205,7 +205,7 @@ def test_a_missing_field_is_named(gone):
 def test_fit_adapts_to_image_size():
     camera = CameraModel.from_info(info())
     uv = camera.project(cloud(), bounded=False)[0]
-    shift = {"crop_top": [10, 0], "crop_centre": [10, 40], "crop_bottom": [10, 80]}
+    shift = {"crop_top": [10, 0], "crop_center": [10, 40], "crop_bottom": [10, 80]}
     for fit, lost in shift.items():
         part = camera.adapt_to_size(400, 620, fit)
         assert (part.width, part.height) == (620, 400)

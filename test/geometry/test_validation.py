@@ -112,8 +112,8 @@ def test_translations_in_millimeters_are_found():
 
 
 def test_fit_is_described():
-    fields = camera(picture=[640, 400], fit="crop_centre")
-    assert any("crop_centre takes it from 640x480 to 640x400" in s for s in said(fields, NOTE))
+    fields = camera(picture=[640, 400], fit="crop_center")
+    assert any("crop_center takes it from 640x480 to 640x400" in s for s in said(fields, NOTE))
     assert not said(fields, WARNING)
     assert "stretches the images by 1.200" in said(camera(picture=[640, 400], fit="rescale"), WARNING)[0]
     for wrong in ({"fit": "crop_top"}, {"picture": [640, 400]}, {"picture": 3, "fit": "rescale"}):

@@ -148,7 +148,7 @@ def test_four_sensors_give_all_outputs(graph, launch):
     assert weight_sums(status) == pytest.approx([1.0] * 3, abs=1e-3)
     stages = {entry.stage: entry.seconds for entry in status.latencies}
     *parts, whole = stages
-    assert parts == ["receive", "synchronise", "encode", "model", "decode", "publish"] and whole == "stamp_to_mask"
+    assert parts == ["receive", "synchronize", "encode", "model", "decode", "publish"] and whole == "stamp_to_mask"
     assert all(stages[part] >= 0 for part in parts)
     assert sum(stages[part] for part in parts) <= stages[whole] + 0.001
 

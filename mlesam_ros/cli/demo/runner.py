@@ -221,7 +221,7 @@ class StreetRecording:
         """Command-line arguments that render the bag to `out`."""
         return [
             "simulate", str(out), "--seed", str(self.seed), "--weather", self.daylight,
-            "--moments", str(self.steps), "--side", str(self.side),
+            "--steps", str(self.steps), "--side", str(self.side),
         ]  # fmt: skip
 
 
