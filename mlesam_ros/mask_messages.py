@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bags.serialization import Fields, camera_info, compressed_image, header, pixels, point_cloud
-from mlesam_ros.config import NavigationParameters, NodeParameters
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import CAMERA_INFO
+from mlesam_ros.parameter_groups import NavigationParameters
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.semantic_points import GROUND, OBSTACLE, XYZ, MaskPoints, role_table
 from mlesam_ros.sync import COUNTERS, USED
