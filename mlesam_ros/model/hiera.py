@@ -173,12 +173,23 @@ def merge_windows(x: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 class PatchEmbed(nn.Module):
-    """Overlapping convolution that turns an image into tokens at a quarter of its resolution."""
+    """Convolution, or two with an activation between them, from an image to tokens at a quarter of its resolution.
 
-    def __init__(self, width: int) -> None:
-        """Build with random weights."""
+    Two convolutions make a small network learn in fewer steps (arXiv 2106.14881).
+    """
+
+    def __init__(self, width: int, convs: int = 1) -> None:
+        """Build with random weights.
+
+        Args:
+            width: C, of the tokens.
+            convs: number of convolutions; SAM 2 has one.
+        """
         super().__init__()
-        self.proj = nn.Conv2d(3, width, kernel_size=7, stride=PATCH_STRIDE, padding=3)
+        self.proj: nn.Module = nn.Conv2d(3, width, kernel_size=7, stride=PATCH_STRIDE, padding=3)
+        if convs == 2:
+            first, second = nn.Conv2d(3, width // 2, 3, 2, 1), nn.Conv2d(width // 2, width, 3, 2, 1)
+            self.proj = nn.Sequential(first, nn.GELU(), second)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, H/4, W/4, C)."""
@@ -203,6 +214,7 @@ class Hiera(nn.Module):
         global_blocks: Sequence[int],
         windows: Sequence[int],
         position: int,
+        convs: int = 1,
     ) -> None:
         """Build with random weights.
 
@@ -214,9 +226,10 @@ class Hiera(nn.Module):
             windows: side of the attention windows per stage, in tokens. The first block of a stage still reads the grid
                 of the stage before and has its window.
             position: side of the learned positional grid, which is interpolated to the image size.
+            convs: number of convolutions before the first block.
         """
         super().__init__()
-        self.patch_embed = PatchEmbed(width)
+        self.patch_embed = PatchEmbed(width, convs)
         self.pos_embed = nn.Parameter(torch.zeros(1, width, position, position))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, width, windows[0], windows[0]))
         self.blocks = nn.ModuleList()

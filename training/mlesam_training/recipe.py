@@ -383,6 +383,7 @@ class Recipe:
         epochs, warmup_epochs: length and warm-up in epochs, instead of `steps` and `warmup`.
         accumulate: number of parts of a batch (gradient accumulation).
         lr, weight_decay, warmup, power, clip: AdamW, the learning rate schedule, and the largest gradient norm.
+        muon: whether the matrices of the backbone's blocks are trained with Muon (`torch.optim.Muon`) instead of AdamW.
         mixture: for `pretrain`, modality → share of the images.
         full_share: for `experts`, share of the steps with every modality; the other steps use a random subset.
         teacher: for `experts`, trained weights of the same modalities and classes: after each step with every modality
@@ -421,6 +422,7 @@ class Recipe:
     warmup: int = 100
     power: float = 0.9
     clip: float = 1.0
+    muon: bool = False
     mixture: dict[str, float] = field(default_factory=lambda: {"camera": 1.0})
     full_share: float = 0.4
     teacher: PathText | None = None

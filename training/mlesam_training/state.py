@@ -49,19 +49,26 @@ class TrainState:
 
     Attributes:
         model: the model; its trainable parameters are changed in place.
-        optimizer: AdamW with weight decay as in `has_weight_decay`.
+        optimizers: AdamW with weight decay as in `has_weight_decay`; with `recipe.muon` also Muon for the matrices of a
+            trained backbone's blocks.
         average: name → moving average of a trainable parameter; empty without `recipe.ema`.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         """Set up for the first step. The model must be on its device."""
         self._recipe, self.model = recipe, model
-        parameters = trainable_parameters(model).items()
+        parameters = trainable_parameters(model)
+        matrices = {n: p for n, p in parameters.items() if recipe.muon and p.ndim == 2 and n.startswith("backbone.")}
+        others = [(name, p) for name, p in parameters.items() if name not in matrices]
         groups = [
-            {"params": [p for name, p in parameters if has_weight_decay(name, p) == wanted], "weight_decay": decay}
-            for wanted, decay in ((True, recipe.weight_decay), (False, 0.0))
+            {"params": [p for name, p in others if has_weight_decay(name, p) == wanted], "weight_decay": share}
+            for wanted, share in ((True, recipe.weight_decay), (False, 0.0))
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, fused=True)]
+        if matrices:
+            decay, like_adamw = recipe.weight_decay, "match_rms_adamw"  # steps as long as those of AdamW
+            muon = torch.optim.Muon(matrices.values(), recipe.lr, weight_decay=decay, adjust_lr_fn=like_adamw)
+            self.optimizers.append(muon)
         self.average: dict[str, Tensor] = {}
         if recipe.ema:
             self.average = {name: p.detach().clone() for name, p in trainable_parameters(model).items()}
@@ -69,9 +76,10 @@ class TrainState:
     @torch.no_grad()
     def step(self, number: int, rate: float) -> None:
         """Update the weights from their gradients, then the average."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
         decay = min(self._recipe.ema, (1 + number) / (10 + number))  # small at first, to discard the initial weights
         parameters = trainable_parameters(self.model)
         for name, mean in self.average.items():
@@ -114,8 +122,8 @@ class TrainState:
         state = {
             "recipe": recipe_dict(self._recipe), "origin": dict(origin), "step": step,
             "parameters": {name: p.detach() for name, p in trainable_parameters(self.model).items()},
-            "buffers": dict(self.model.named_buffers()), "optimiser": self.optimizer.state_dict(),
-            "average": self.average,
+            "buffers": dict(self.model.named_buffers()), "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }  # fmt: skip
         atomic_write(path, serialize(state))
 
@@ -164,4 +172,5 @@ class TrainState:
             buffer.copy_(state["buffers"][name])
         for name, mean in self.average.items():
             mean.copy_(state["average"][name])
-        self.optimizer.load_state_dict(state["optimiser"])
+        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)

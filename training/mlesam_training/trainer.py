@@ -260,7 +260,7 @@ def train_step(
     Raises:
         MlesamError: one of them is not finite.
     """
-    state.optimizer.zero_grad(set_to_none=True)
+    stage.model.zero_grad(set_to_none=True)
     losses = _backward(recipe, stage, batches)
     parameters = list(trainable_parameters(stage.model).values())
     all_reduce_gradients(parameters)
