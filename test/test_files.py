@@ -378,7 +378,7 @@ import sys, time
 from pathlib import Path
 from mlesam_ros.cli.demo.runner import ChildProcess
 folder = Path(sys.argv[1])
-arguments = ["simulate", str(folder / "bag"), "--steps", "100000", "--side", "64"]
+arguments = ["simulate", str(folder / "bag"), "--steps", "100000", "--image-size", "64", "64"]
 with ChildProcess("renderer", arguments, folder / "log"):
     while not (folder / "bag").exists():
         time.sleep(0.1)

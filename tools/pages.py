@@ -335,6 +335,27 @@ def protocols(evaluation: Json) -> str:
     return _scores(["sensors that fail are", "average", *(f"p = {p}" for p in emm["expected"])], rows)
 
 
+def calibration(evaluation: Json) -> str:
+    """Expected calibration error of every subset in percent, before and with its temperature."""
+    rows = [
+        [" + ".join(entry["sensors"]), 100 * entry["calibration_error_before"], 100 * entry["calibration_error"],
+         f"{entry['temperature']:.2f}"]
+        for entry in evaluation["subsets"]
+    ]  # fmt: skip
+    return _scores(["sensors", "error before", "error", "temperature"], rows)
+
+
+def yardstick(found: Json) -> str:
+    """Figures of an earlier commit's weights and of the shipped ones on the same streets, in percent."""
+    return _scores(["on the frozen streets", "before", "shipped"], [[n, *pair] for n, pair in found["figures"].items()])
+
+
+def yardstick_classes(found: Json) -> str:
+    """IoU per class of both weights with all sensors on the same streets, in percent."""
+    best = sorted(found["classes"].items(), key=lambda item: -item[1][1])
+    return _scores(["class, all sensors", "before", "shipped"], [[name, *pair] for name, pair in best])
+
+
 def ablation(found: Json) -> str:
     """The four rows of the paper's ablation."""
     rows = [[row["name"].replace("_", " "), row["miou"], row["mean_of_subsets"]] for row in found["rows"]]
@@ -393,7 +414,8 @@ def _tables() -> dict[str, Callable[[], str]]:
         **{f"bench_{name}": partial(benchmark_table, result) for name, result in results.items()},
         **{f"bench_{name}": partial(make, results) for name, make in PIVOTED.items()},
         **{make.__name__: partial(make, results) for make in (goals, switches, node_parts)},
-        **{make.__name__: partial(make, evaluation) for make in (subsets, conditions, classes, protocols)},
+        **{make.__name__: partial(make, evaluation) for make in (subsets, conditions, classes, protocols, calibration)},
+        **{make.__name__: partial(make, _load(WEIGHTS / "yardstick.json")) for make in (yardstick, yardstick_classes)},
         "ablation": partial(ablation, ablated),
         "warm_start": partial(warm_start, _load(WEIGHTS / "warm_start.json")),
         "costmap": partial(costmap, _load(WEIGHTS / "costmap.json")),

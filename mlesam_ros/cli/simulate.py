@@ -47,7 +47,9 @@ def simulate(
         ),
     ] = None,
     steps: Annotated[int, typer.Option(help="Number of time steps, at 10 Hz.")] = 200,
-    side: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 512,
+    image_size: Annotated[
+        tuple[int, int], typer.Option("--image-size", metavar="H W", help="Size of the images in pixels.")
+    ] = (512, 512),
     play: Annotated[bool, typer.Option("--play", help="Play the bag afterwards in a loop, until Ctrl-C.")] = False,
     deliver: Annotated[Path | None, typer.Option(help="Write a data set in DELIVER's layout instead.")] = None,
     split: Annotated[str, typer.Option(help="With --deliver: train, val or test.")] = "train",
@@ -71,11 +73,11 @@ def simulate(
         seeds = range(seed, seed + streets)
         written, count = (
             deliver,
-            _write_deliver(deliver, split, seeds, (weather, fault, style), numbers, side, drop or []),
+            _write_deliver(deliver, split, seeds, (weather, fault, style), numbers, image_size, drop or []),
         )
     else:
         assert out is not None
-        _write_bag(out, seed, (weather, fault, style), drop or [], _turns(camera or []), steps, side)
+        _write_bag(out, seed, (weather, fault, style), drop or [], _turns(camera or []), steps, image_size)
         written, count = out, steps
     if json is not None:
         conditions = {
@@ -84,7 +86,7 @@ def simulate(
             "fault": fault,
             "style": style,
             "dropped": drop or [],
-            "side": side,
+            "image_size": list(image_size),
         }
         write_json({"written": str(written), "steps": count, **conditions}, json)
     if play and out is not None:
@@ -109,14 +111,14 @@ def _write_bag(
     drop: list[str],
     turns: dict[str, float],
     steps: int,
-    side: int,
+    image_size: tuple[int, int],
 ) -> None:
     from mlesam_ros.progress import track
     from mlesam_ros.simulation.export import write_simulated_bag
     from mlesam_ros.simulation.world import World
 
     weather, fault, style = conditions
-    street = partial(World, seed, weather, (side, side), length=steps, fault=fault, style=style)
+    street = partial(World, seed, weather, image_size, length=steps, fault=fault, style=style)
     world = street(dropped=drop)
     cameras = {name: street(dropped=[EVENT, LIDAR], yaw=yaw) for name, yaw in turns.items()}
     is_new = not out.exists()
@@ -132,7 +134,13 @@ def _write_bag(
 
 
 def _write_deliver(
-    root: Path, split: str, seeds: range, conditions: tuple[str, str, str], steps: range, side: int, drop: list[str]
+    root: Path,
+    split: str,
+    seeds: range,
+    conditions: tuple[str, str, str],
+    steps: range,
+    image_size: tuple[int, int],
+    drop: list[str],
 ) -> int:
     """Write the scenes in DELIVER's layout and return the number of frames."""
     from mlesam_ros.progress import track
@@ -146,7 +154,7 @@ def _write_deliver(
     total, done = len(scenes) * len(steps), 0
     with track("rendering", total, "frames") as progress:
         for seed, weather, fault in scenes:
-            world = World(seed, weather, (side, side), fault=fault, dropped=drop, style=conditions[2])
+            world = World(seed, weather, image_size, fault=fault, dropped=drop, style=conditions[2])
             done += len(write_deliver_scene(root, world, split, steps))
             progress(done, total)
     return done

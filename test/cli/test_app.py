@@ -82,7 +82,7 @@ def test_help_imports_neither_torch_nor_opencv():
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path):
-    command = [sys.executable, "-m", "mlesam_ros.cli", "simulate", str(tmp_path / "street"), "--side", "64"]
+    command = [sys.executable, "-m", "mlesam_ros.cli", "simulate", str(tmp_path / "street"), "--image-size", "64", "64"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert "rendering" in process.stderr.readline()
     process.send_signal(signal.SIGINT)

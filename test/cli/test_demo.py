@@ -15,14 +15,15 @@ from PIL import Image
 from mlesam_ros.bags.reader import BagReader
 
 PHASES = [f"{light}_{what}" for light in ("day", "night") for what in ("all_sensors", "camera_lost", "lidar_lost")]
-SECONDS, SIDE = 6, 64
+SECONDS, HEIGHT, WIDTH = 6, 48, 64
+SMALL = ("--seconds", SECONDS, "--image-size", HEIGHT, WIDTH)
 
 
 @pytest.fixture(scope="module")
 def demo(tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     command = [
-        *(sys.executable, "-m", "mlesam_ros.cli", "demo", "--seconds", SECONDS, "--side", SIDE, "--json", "-"),
+        *(sys.executable, "-m", "mlesam_ros.cli", "demo", *SMALL, "--json", "-"),
         *("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base),
         *("--cache", folder / "cache", "--output", folder / "runs"),
     ]
@@ -59,8 +60,8 @@ def test_result_folder_has_images_and_metrics(demo):
         assert film.n_frames >= len(seen)
     for phase in seen:
         panels = np.asarray(Image.open(out / f"{phase}.png"))
-        assert panels.shape == (SIDE + 28, 4 * SIDE, 3)
-        red, green, _ = panels[28:, 2 * SIDE : 3 * SIDE].reshape(-1, 3).astype(int).T
+        assert panels.shape == (HEIGHT + 28, 4 * WIDTH, 3)
+        red, green, _ = panels[28:, 2 * WIDTH : 3 * WIDTH].reshape(-1, 3).astype(int).T
         assert (green > red + 50).any() and (red > green + 100).any(), "ground and obstacles"
 
 
@@ -79,7 +80,7 @@ def test_result_bag_has_masks_and_ground_truth(demo):
     assert latched == {"/mlesam/label_info", "/tf_static"}
     assert len(masks) == counts["/mlesam/confidence"] >= result["masks"]
     assert set(masks) <= ground_truths
-    assert {(mask.height, mask.width, mask.encoding) for mask in masks.values()} == {(SIDE, SIDE, "mono8")}
+    assert {(mask.height, mask.width, mask.encoding) for mask in masks.values()} == {(HEIGHT, WIDTH, "mono8")}
     used = {tuple(sorted(s.modality for s in message.sensors if s.used)) for message in status}
     assert any("camera" not in sensors for sensors in used)
     assert any("lidar" not in sensors for sensors in used)
@@ -95,7 +96,7 @@ def test_street_is_rendered_once(demo):
 def test_failed_node_ends_the_demo_with_its_error(demo, tiny_checkpoint, mlesam, tmp_path):
     folder, _, _ = demo
     result = mlesam(
-        *("demo", "--seconds", SECONDS, "--side", SIDE, "--cache", folder / "cache", "--output", tmp_path),
+        *("demo", *SMALL, "--cache", folder / "cache", "--output", tmp_path),
         *("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.path),
     )
     assert result.exit_code == 2

@@ -51,7 +51,9 @@ def test_child_imports_the_package_of_its_parent(tmp_path, monkeypatch):
 def test_child_is_stopped_at_the_end_of_the_block(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "_STOP_TIMEOUT_S", 3.0)
     with ChildProcess(
-        "renderer", ["simulate", str(tmp_path / "street"), "--side", "64", "--steps", "5000"], tmp_path / "log"
+        "renderer",
+        ["simulate", str(tmp_path / "street"), "--image-size", "64", "64", "--steps", "5000"],
+        tmp_path / "log",
     ) as child:
         time.sleep(1.0)
         assert not child.ended
@@ -75,8 +77,8 @@ def test_unwritable_output_is_named(tmp_path):
 
 
 def test_seeds_differ_and_are_not_used_in_training():
-    made = recordings_for([("day", 5), ("night", 6)], 64)
-    assert [(r.daylight, r.steps, r.side) for r in made] == [("day", 5, 64), ("night", 6, 64)]
+    made = recordings_for([("day", 5), ("night", 6)], (48, 64))
+    assert [(r.daylight, r.steps, r.image_size) for r in made] == [("day", 5, (48, 64)), ("night", 6, (48, 64))]
     assert len({r.seed for r in made}) == 2
     assert min(r.seed for r in made) >= 9000
 

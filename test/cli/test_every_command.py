@@ -109,7 +109,7 @@ def test_shell_completion_offers_commands_and_options():
 
 
 def test_only_results_are_on_standard_output(run, tmp_path):
-    code, out, said = run("simulate", tmp_path / "street", "--steps", 2, "--side", 64, "--json", "-")
+    code, out, said = run("simulate", tmp_path / "street", "--steps", 2, "--image-size", 64, 64, "--json", "-")
     assert code == 0 and json.loads(out)["written"] == str(tmp_path / "street")
     assert "\x1b" not in said and "rendering: 2 of 2 steps" in said and len(said.splitlines()) <= 3
 
@@ -124,7 +124,7 @@ def street(tmp_path_factory):
 def test_unwritable_target_is_one_sentence(run, place, command, street, tmp_path, tiny_checkpoint):
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "below" if place == "under a file" else Path(place)
-    small = ["--steps", 1, "--side", 64]
+    small = ["--steps", 1, "--image-size", 64, 64]
     weights = ["--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base]
     arguments = {
         "simulate": ["simulate", target, *small],

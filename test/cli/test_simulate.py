@@ -10,7 +10,7 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.simulation.export import TOPICS
 from mlesam_training.datasets.deliver import Deliver
 
-SMALL = ("--side", "64", "--steps", "2")
+SMALL = ("--image-size", "64", "64", "--steps", "2")
 
 
 def test_bag_with_weather_fault_and_dropped_sensor(mlesam, tmp_path):
@@ -39,7 +39,7 @@ def test_full_disk_leaves_no_files(tmp_path, arguments):
     """Kind: a full disk; sizes are said in a unit that shows them."""
     (tmp_path / "disk").mkdir()
     arguments = [argument.format(tmp_path / "disk") for argument in arguments]
-    more = ("--side", "128", "--steps", "60")
+    more = ("--image-size", "128", "128", "--steps", "60")
     done = run_on_a_small_disk(tmp_path / "disk", 300, "-m", "mlesam_ros.cli", "simulate", *arguments, *more)
     assert done.returncode == 2 and done.stdout.splitlines()[-1] == "left:", done.stdout + done.stderr
     last = done.stderr.splitlines()[-1]

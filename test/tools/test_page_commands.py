@@ -39,7 +39,7 @@ ELSEWHERE = {
 }
 """Beginning of a command → what runs it."""
 SMALLER = {
-    ("simulate",): ["--steps", "2", "--side", "64"],
+    ("simulate",): ["--steps", "2", "--image-size", "64", "64"],
     ("bench", "model"): ["--repeats", "1", "--size", "64", "--threads", "1"],
 }
 """Options that are added here."""

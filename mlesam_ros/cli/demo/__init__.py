@@ -31,7 +31,9 @@ def demo(
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache folder of the rendered streets.")] = None,
     output: OutputOption = Path("runs"),
-    side: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 512,
+    image_size: Annotated[
+        tuple[int, int], typer.Option("--image-size", metavar="H W", help="Size of the images in pixels.")
+    ] = (360, 640),
     json: JsonOption = None,
 ) -> None:
     """Segment a simulated street with four sensors, and continue while the camera or the LiDAR is lost.
@@ -45,7 +47,7 @@ def demo(
     from mlesam_ros.cli.demo.runner import DemoRunner
 
     duration = _QUICK_SECONDS if quick else seconds
-    runner = DemoRunner(duration, side, cache, output, checkpoint, base_weights, live=not headless)
+    runner = DemoRunner(duration, image_size, cache, output, checkpoint, base_weights, live=not headless)
     result = runner.run(quiet=json == "-")
     if json is not None:
         write_json(result, json)

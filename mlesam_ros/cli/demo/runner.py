@@ -194,19 +194,20 @@ class StreetRecording:
     Attributes:
         daylight: "day" or "night"; the `--weather` of the simulation.
         steps: number of simulation steps, at 10 Hz.
-        side: height and width of the images in pixels.
+        image_size: (height, width) of the images in pixels.
         seed: seed of the street.
     """
 
     daylight: str
     steps: int
-    side: int
+    image_size: tuple[int, int]
     seed: int
 
     @property
     def name(self) -> str:
         """Name of the recording, independent of the code version."""
-        return f"street_{self.daylight}_{self.seed}_{self.steps}_{self.side}"
+        height, width = self.image_size
+        return f"street_{self.daylight}_{self.seed}_{self.steps}_{width}x{height}"
 
     def path(self, cache: Path) -> Path:
         """Path of the bag in the cache; it contains a hash of the source files in `_CACHE_SOURCES`."""
@@ -221,13 +222,13 @@ class StreetRecording:
         """Command-line arguments that render the bag to `out`."""
         return [
             "simulate", str(out), "--seed", str(self.seed), "--weather", self.daylight,
-            "--steps", str(self.steps), "--side", str(self.side),
+            "--steps", str(self.steps), "--image-size", *map(str, self.image_size),
         ]  # fmt: skip
 
 
-def recordings_for(scenes: Sequence[tuple[str, int]], side: int) -> list[StreetRecording]:
+def recordings_for(scenes: Sequence[tuple[str, int]], image_size: tuple[int, int]) -> list[StreetRecording]:
     """Return one recording per (daylight, steps), on streets with seeds that training does not use."""
-    return [StreetRecording(daylight, steps, side, _FIRST_SEED + i) for i, (daylight, steps) in enumerate(scenes)]
+    return [StreetRecording(daylight, steps, image_size, _FIRST_SEED + i) for i, (daylight, steps) in enumerate(scenes)]
 
 
 def render(recordings: Sequence[StreetRecording], cache: Path) -> list[Path]:
@@ -295,7 +296,7 @@ class DemoRunner:
     def __init__(
         self,
         seconds: float,
-        side: int,
+        image_size: tuple[int, int],
         cache: Path | None,
         output: Path,
         checkpoint: Path | None,
@@ -306,7 +307,7 @@ class DemoRunner:
 
         Args:
             seconds: duration of the drive.
-            side: height and width of the images in pixels.
+            image_size: (height, width) of the images in pixels.
             cache: folder of the rendered streets; the user's cache folder by default.
             output: parent folder of the result folder.
             checkpoint: experts; the shipped ones by default.
@@ -318,7 +319,7 @@ class DemoRunner:
             CheckpointError: the file is not a valid checkpoint.
         """
         self.phases = make_phases(seconds)
-        self._side = side
+        self._image_size = image_size
         self._cache = cache or cache_folder()
         self._output = output
         weights = {"checkpoint": checkpoint, "base_weights": base_weights}
@@ -359,7 +360,7 @@ class DemoRunner:
         scenes: dict[str, int] = {}
         for phase in self.phases:
             scenes[phase.daylight] = scenes.get(phase.daylight, 0) + (phase.end - phase.start) // STEP_NS
-        return render(recordings_for(list(scenes.items()), self._side), self._cache)
+        return render(recordings_for(list(scenes.items()), self._image_size), self._cache)
 
     def _observe(self, collector: DemoCollector, streets: list[Path], folder: Path, console: Console) -> None:
         report = folder / "player.json"
