@@ -5,8 +5,8 @@
 
 The earlier commit renders the 150 moments of its seeds 900 to 949 and evaluates its own weights on them, in a process
 of its own; the weights of this checkout see the same moments at their own size. The result is weights/yardstick.json by
-default, of which docs/training.md has the table. Takes about 15 minutes on two idle cores; `--work` keeps what was
-rendered. The labels are those of the earlier commit, which sampled them at the upper left corners of pixels.
+default, of which docs/training.md has the table. Takes about 15 minutes on two idle cores; `--work` keeps the first
+part for the next run. The labels are those of the earlier commit, which sampled them at the upper left corners of pixels.
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ def extract(commit: str, folder: Path) -> None:
 
 
 def run_earlier(commit: str, work: Path, size: int) -> dict[str, Any]:
-    """Render both sizes and evaluate the earlier weights; content of its evaluation.json."""
+    """Render both sizes and evaluate the earlier weights, unless done; content of its evaluation.json."""
     program, out = work / "earlier.py", work / "earlier.json"
+    if out.exists():
+        return dict(json.loads(out.read_text(encoding="utf-8")))
     with tempfile.TemporaryDirectory() as scratch:
         extract(commit, Path(scratch))
         program.write_text(_EARLIER, encoding="utf-8")

@@ -290,9 +290,8 @@ class TestTakingACheckpoint:
     def test_swapped_checkpoint_brings_its_preprocessors(self, tmp_path, frame_set, world):
         preprocessors = {**DEFAULT_PREPROCESSORS, "depth": "hha"}
         normalization = {m: e.normalization for m, e in make_preprocessors(preprocessors).items()}
-        path = with_settings(
-            tmp_path / "hha.safetensors", {"preprocessors": preprocessors, "normalization": normalization}
-        )
+        changes = {"preprocessors": preprocessors, "normalization": normalization, "settings": {}}
+        path = with_settings(tmp_path / "hha.safetensors", changes)
         fresh, live = Pipeline.from_checkpoint(path), Pipeline.from_checkpoint("weights/street.safetensors")
         live.swap_checkpoint(path)
         ours, theirs = live.segment(frame_set, world.rig), fresh.segment(frame_set, world.rig)
