@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _STREET = "street"
 _EXAMPLES = epilog(
     "mlesam export street --format onnx",
-    "mlesam export street --format openvino --precision int8 --image-size 160 256",
+    "mlesam export street --format openvino --precision int8 --image-size 192 320",
     "mlesam export my_experts.safetensors --format openvino --precision int8 --calibrate drive/",
 )
 _STEPS, _FIRST_SEED = 2, 100  # per street; training seeds, none of those held out
