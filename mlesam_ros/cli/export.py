@@ -34,7 +34,7 @@ _EXAMPLES = epilog(
     "mlesam export street --format openvino --precision int8 --image-size 192 320",
     "mlesam export my_experts.safetensors --format openvino --precision int8 --calibrate drive/",
 )
-_STEPS, _FIRST_SEED = 2, 100  # per street; training seeds, none of those held out
+_STEPS, _FIRST_SEED = 2, 1000  # per street; training seeds, none of those held out
 _SETS_PER_SECOND = 10
 
 
