@@ -6,7 +6,7 @@
 The earlier commit renders the 150 moments of its seeds 900 to 949 and evaluates its own weights on them, in a process
 of its own; the weights of this checkout see the same moments at their own size. The result is weights/yardstick.json by
 default, of which docs/training.md has the table. Takes about 15 minutes on two idle cores; `--work` keeps the first
-part for the next run. The labels are those of the earlier commit, which sampled them at the upper left corners of pixels.
+part for the next run. Labels are those of the earlier commit, which sampled them at the upper left corners of pixels.
 """
 
 from __future__ import annotations
