@@ -84,7 +84,7 @@ def test_seeds_differ_and_are_not_used_in_training():
 
 
 def test_recording_is_rendered_again_only_after_a_change_of_code(tmp_path, monkeypatch):
-    wanted = [StreetRecording("day", 2, 32, 9000)]
+    wanted = [StreetRecording("day", 2, (32, 32), 9000)]
     (path,) = render(wanted, tmp_path)
     with BagReader(path) as reader:
         assert reader.counts["/ground_truth/labels"] == 2
@@ -99,7 +99,7 @@ def test_recording_is_rendered_again_only_after_a_change_of_code(tmp_path, monke
 
 def test_failed_rendering_leaves_no_files(tmp_path):
     with pytest.raises(ProcessError, match="dusk"):
-        render([StreetRecording("dusk", 2, 32, 9000)], tmp_path)
+        render([StreetRecording("dusk", 2, (32, 32), 9000)], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
