@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mlesam_ros.bench.measurement import BenchmarkResult, measure
 from mlesam_ros.model.backbones import BACKBONES, HieraSpec, build_backbone
+from mlesam_ros.model.hiera import PatchEmbed
 
 SHAPES = ((256, 256), (160, 256), (512, 512), (320, 512))
 """Height and width of square and wide images; the windows divide only some of their grids."""
@@ -36,6 +37,8 @@ def build_meta_encoder(name: str) -> ImageEncoder:
         window_spec=size.windows,
         window_pos_embed_bkg_spatial_size=(size.position, size.position),
     )
+    if size.convs > 1:  # hiera_nano begins otherwise than Meta's; all that follows is compared
+        trunk.patch_embed.proj = PatchEmbed(size.width, size.convs).proj
     for parameter in (trunk.pos_embed, trunk.pos_embed_window):  # zero in a new one
         nn.init.normal_(parameter)
     levels = {"fpn_interp_model": "nearest", "fpn_top_down_levels": [2, 3]}

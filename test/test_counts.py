@@ -88,11 +88,11 @@ def test_the_network_costs_no_more_operations_for_more_sensors(pipeline):
 
 
 def test_a_frame_of_the_shipped_network_asks_for_no_more_than_it_did():
-    """473 operations, each a kernel or a few on a GPU; whoever adds one says so here."""
+    """482 operations, each a kernel or a few on a GPU; whoever adds one says so here."""
     nano, size = make_pipeline("hiera_nano"), 256
     images = {m: torch.empty(3, size, size, device="meta") for m in MODALITIES}
     found = [count(lambda: nano.infer(images)) for _ in range(2)][1]
-    assert found.operations <= 480
+    assert found.operations <= 485
     assert found.allocations <= 540
 
 

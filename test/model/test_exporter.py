@@ -99,7 +99,9 @@ def test_every_subset_equals_pytorch(runtime, subset, loaded, model):
 def camera(tmp_path_factory):
     """The shipped weights with one sensor, and smooth images: random weights amplify every rounding."""
     full = load_checkpoint("street")
-    model = MLESAM(replace(full.config, modalities=(CAMERA,), preprocessors={}, normalization={}, settings={})).eval()
+    model = MLESAM(
+        replace(full.config, modalities=(CAMERA,), preprocessors={}, normalization={}, settings={}, temperatures={})
+    ).eval()
     load_base(model, "hiera_nano")
     model.load_state_dict({name: t for name, t in full.state_dict().items() if name in model.state_dict()})
     path = tmp_path_factory.mktemp("camera") / "camera.safetensors"

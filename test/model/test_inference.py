@@ -81,10 +81,10 @@ def test_options_add_little_error_in_bf16(outputs, distance):
 def test_options_can_be_turned_off(make_model):
     model = prepare(make_model(), "cpu", torch.float32, REFERENCE)
     assert not model.backbone.trunk.cache_pos_embed
-    assert model.backbone.trunk.patch_embed.proj.weight.is_contiguous()
+    assert model.backbone.trunk.patch_embed.proj[0].weight.is_contiguous()
     model = prepare(make_model(), "cpu", torch.float32, ALL)
     assert model.backbone.trunk.cache_pos_embed
-    assert model.backbone.trunk.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last)
+    assert model.backbone.trunk.patch_embed.proj[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 ALL_SUBSETS = [subset for count in (4, 3, 2, 1) for subset in combinations(MODALITIES, count)]

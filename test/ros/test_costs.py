@@ -160,7 +160,8 @@ def publish(monkeypatch):
         one._label_space = load_label_space("deliver")
         one._types = {name: message_class(output.type_name) for name, output in outputs.OUTPUTS.items()}
         one._publishers = {name: Publisher(name in heard) for name in outputs.OUTPUTS}
-        run.problems = one.publish(mask, FrameSet(1, CAMERA, frames, dict.fromkeys(frames, 0)), rig, NodeParameters())
+        frame_set = FrameSet(1, CAMERA, frames, dict.fromkeys(frames, 0))
+        run.problems = one.publish(one.messages(mask, frame_set, rig, NodeParameters()))
         one.publish_status(lambda: made.append("status") or {})
         one.publish_health([])
         return made, {name for name, publisher in one._publishers.items() if publisher.sent}

@@ -135,7 +135,7 @@ def test_weight_decay_acts_on_matrices_alone(smoke, backbone):
         models = [MLESAM(config), PretrainStage(config, {"camera": 1.0}, None).model]
     decayed = set()
     for model in models:
-        (with_decay, without), names = TrainState(smoke, model).optimizer.param_groups, {}
+        (with_decay, without), names = TrainState(smoke, model).optimizers[0].param_groups, {}
         names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
         ours, spared = ([names[id(p)] for p in group["params"]] for group in (with_decay, without))
         assert with_decay["weight_decay"] == smoke.weight_decay and without["weight_decay"] == 0
