@@ -15,7 +15,7 @@ from PIL import Image
 from mlesam_ros.bags.reader import BagReader
 
 PHASES = [f"{light}_{what}" for light in ("day", "night") for what in ("all_sensors", "camera_lost", "lidar_lost")]
-SECONDS, HEIGHT, WIDTH = 6, 64, 96
+SECONDS, HEIGHT, WIDTH = 6, 64, 64
 SMALL = ("--seconds", SECONDS, "--image-size", HEIGHT, WIDTH)
 
 
