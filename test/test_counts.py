@@ -92,7 +92,7 @@ def test_a_frame_of_the_shipped_network_asks_for_no_more_than_it_did():
     nano, size = make_pipeline("hiera_nano"), 256
     images = {m: torch.empty(3, size, size, device="meta") for m in MODALITIES}
     found = [count(lambda: nano.infer(images)) for _ in range(2)][1]
-    assert found.operations <= 485
+    assert found.operations <= 482
     assert found.allocations <= 540
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,22 @@ import pytest
 from PIL import Image
 
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.model.checkpoint import load_checkpoint, save_checkpoint
 
 PHASES = [f"{light}_{what}" for light in ("day", "night") for what in ("all_sensors", "camera_lost", "lidar_lost")]
-SECONDS, HEIGHT, WIDTH = 6, 64, 64
+SECONDS, HEIGHT, WIDTH = 6, 48, 64
 SMALL = ("--seconds", SECONDS, "--image-size", HEIGHT, WIDTH)
 
 
 @pytest.fixture(scope="module")
-def demo(tiny_checkpoint, tmp_path_factory):
+def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
+    model = load_checkpoint("street")
+    model.config = replace(model.config, image_size=WIDTH)  # faster, and good enough for ground and obstacles
+    save_checkpoint(folder / "small.safetensors", model)
     command = [
         *(sys.executable, "-m", "mlesam_ros.cli", "demo", *SMALL, "--json", "-"),
-        *("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base),
-        *("--cache", folder / "cache", "--output", folder / "runs"),
+        *("--checkpoint", folder / "small.safetensors", "--cache", folder / "cache", "--output", folder / "runs"),
     ]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -62,7 +66,7 @@ def test_result_folder_has_images_and_metrics(demo):
         panels = np.asarray(Image.open(out / f"{phase}.png"))
         assert panels.shape == (HEIGHT + 28, 4 * WIDTH, 3)
         red, green, _ = panels[28:, 2 * WIDTH : 3 * WIDTH].reshape(-1, 3).astype(int).T
-        assert (green > red + 50).any() or (red > green + 100).any(), "ground or obstacles"
+        assert (green > red + 50).any() and (red > green + 100).any(), "ground and obstacles"
 
 
 def test_result_bag_has_masks_and_ground_truth(demo):

@@ -42,7 +42,7 @@ def test_parameters_of_metas_encoders(name, millions):
 
 def test_nano_is_small(nano):
     assert sum(p.numel() for p in nano.parameters()) < 3e6
-    assert count_macs("hiera_nano", 256).total < 0.61e9
+    assert count_macs("hiera_nano", 256).total < 0.603e9
 
 
 class TestCachedPositionalEmbedding:
