@@ -4,6 +4,7 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.simulation.export import write_simulated_bag
 from mlesam_ros.simulation.world import World
-from mlesam_ros.types import CAMERA
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR
 
 PAGE = (Path(__file__).parents[2] / "docs/your_data.md").read_text(encoding="utf-8")
 CLASSES = {
@@ -101,6 +102,25 @@ def test_classes_of_the_page_are_learned_from_the_foreign_layout(trained):
     assert found["label_space"] == "yard" and list(found["subsets"][0]["per_class"]) == list(space.names)
     trained_on = json.loads((folder / "runs/yard/evaluation.json").read_text())["subsets"]
     assert found["subsets"][0]["miou"] == pytest.approx(trained_on[0]["miou"], abs=1)
+
+
+def test_bags_are_labeled_and_trained_on_by_the_page(tmp_path, monkeypatch):
+    """The proposals are the corrected masks, and the training is short."""
+    write_simulated_bag(tmp_path / "drive", World(8, "day", (64, 96), dropped=(DEPTH, EVENT, LIDAR)), range(21))
+    monkeypatch.chdir(tmp_path)
+    for command in block("bag_commands").splitlines():
+        program, *arguments = shlex.split(command)
+        if "--import" in arguments:
+            shutil.copytree("labels/proposals", "corrected")
+        if arguments[0] == "train":
+            Path("labels/data.yaml").write_text(Path("labels/data.yaml").read_text() + TINY)
+        done = CliRunner().invoke(app, arguments)
+        assert program == "mlesam" and done.exit_code == 0, (command, done.output, done.exception)
+    for path in Path("labels/labels").iterdir():
+        masks = [np.asarray(PIL.Image.open(at / path.name)) for at in (path.parent, "corrected/SegmentationClass")]
+        assert np.array_equal(load_label_space("deliver").palette[masks[0]], masks[1])
+    described = json.loads(Path("runs/yard/evaluation.json").read_text())
+    assert [entry["sensors"] for entry in described["subsets"]] == [["camera"]]
 
 
 def test_own_label_space_on_every_topic_of_the_node(trained, graph, tmp_path):

@@ -34,6 +34,8 @@ ELSEWHERE = {
     "python benchmarks/compare.py": "test/benchmarks/test_compare.py",
     "mlesam info --backbones": "test/cli/test_info.py",
     "mlesam train config/training/smoke.yaml": "test/training/test_train_run.py",
+    "mlesam label --out labels/ --import corrected/": "test/ros/test_your_data.py",
+    "mlesam train --data labels/data.yaml --from street --out runs/yard": "test/ros/test_your_data.py",
     "mlesam train --data yard.yaml": "test/ros/test_your_data.py",
     "mlesam evaluate photos": "test/ros/test_your_data.py",
 }
