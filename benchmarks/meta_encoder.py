@@ -37,8 +37,8 @@ def build_meta_encoder(name: str) -> ImageEncoder:
         window_spec=size.windows,
         window_pos_embed_bkg_spatial_size=(size.position, size.position),
     )
-    if size.convs > 1:  # hiera_nano begins otherwise than Meta's; all that follows is compared
-        trunk.patch_embed.proj = PatchEmbed(size.width, size.convs).proj
+    if size.two_convs:  # hiera_nano begins otherwise than Meta's; all that follows is compared
+        trunk.patch_embed.proj = PatchEmbed(size.width, size.two_convs).proj
     for parameter in (trunk.pos_embed, trunk.pos_embed_window):  # zero in a new one
         nn.init.normal_(parameter)
     levels = {"fpn_interp_model": "nearest", "fpn_top_down_levels": [2, 3]}

@@ -57,7 +57,7 @@ class HieraSpec(BackboneSpec):
         globals: the blocks whose attention spans the image rather than a window.
         windows: side of the attention windows per stage, in tokens.
         position: side of the learned positional grid, which is interpolated to the image size.
-        convs: number of convolutions before the first block.
+        two_convs: two convolutions before the first block instead of one.
     """
 
     width: int
@@ -66,7 +66,7 @@ class HieraSpec(BackboneSpec):
     globals: tuple[int, ...]
     windows: tuple[int, int, int, int]
     position: int
-    convs: int = 1
+    two_convs: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ViTSpec(BackboneSpec):
 # facebookresearch/segment-anything, segment_anything/build_sam.py and README.md.
 # fmt: off
 BACKBONES: dict[str, HieraSpec | ViTSpec] = {
-    "hiera_nano":      HieraSpec( 32, 1, (1, 2,  4, 1), (5,),         (8, 4, 16, 8),  7, 2,
+    "hiera_nano":      HieraSpec( 32, 1, (1, 2,  4, 1), (5,),         (8, 4, 16, 8),  7, True,
                                  neck=96, decoder_heads=4, decoder_mlp=384),
     "hiera_tiny":      HieraSpec( 96, 1, (1, 2,  7, 2), (5, 7, 9),    (8, 4, 14, 7),  7),
     "hiera_small":     HieraSpec( 96, 1, (1, 2, 11, 2), (7, 10, 13),  (8, 4, 14, 7),  7),
@@ -129,7 +129,9 @@ class HieraBackbone(nn.Module):
         """Build with random weights."""
         super().__init__()
         self.name = name
-        self.trunk = Hiera(size.width, size.heads, size.stages, size.globals, size.windows, size.position, size.convs)
+        self.trunk = Hiera(
+            size.width, size.heads, size.stages, size.globals, size.windows, size.position, size.two_convs
+        )
         self.neck = Neck(self.trunk.widths, size.neck)
 
     @property

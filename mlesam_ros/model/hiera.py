@@ -178,16 +178,16 @@ class PatchEmbed(nn.Module):
     Two convolutions make a small network learn in fewer steps (arXiv 2106.14881).
     """
 
-    def __init__(self, width: int, convs: int = 1) -> None:
+    def __init__(self, width: int, two_convs: bool = False) -> None:
         """Build with random weights.
 
         Args:
             width: C, of the tokens.
-            convs: number of convolutions; SAM 2 has one.
+            two_convs: two convolutions; SAM 2 has one.
         """
         super().__init__()
         self.proj: nn.Module = nn.Conv2d(3, width, kernel_size=7, stride=PATCH_STRIDE, padding=3)
-        if convs == 2:
+        if two_convs:
             first, second = nn.Conv2d(3, width // 2, 3, 2, 1), nn.Conv2d(width // 2, width, 3, 2, 1)
             self.proj = nn.Sequential(first, nn.GELU(), second)
 
@@ -214,7 +214,7 @@ class Hiera(nn.Module):
         global_blocks: Sequence[int],
         windows: Sequence[int],
         position: int,
-        convs: int = 1,
+        two_convs: bool = False,
     ) -> None:
         """Build with random weights.
 
@@ -226,10 +226,10 @@ class Hiera(nn.Module):
             windows: side of the attention windows per stage, in tokens. The first block of a stage still reads the grid
                 of the stage before and has its window.
             position: side of the learned positional grid, which is interpolated to the image size.
-            convs: number of convolutions before the first block.
+            two_convs: see `PatchEmbed`.
         """
         super().__init__()
-        self.patch_embed = PatchEmbed(width, convs)
+        self.patch_embed = PatchEmbed(width, two_convs)
         self.pos_embed = nn.Parameter(torch.zeros(1, width, position, position))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, width, windows[0], windows[0]))
         self.blocks = nn.ModuleList()

@@ -50,7 +50,7 @@ files.os.fsync = fsync
 def recipe_file(smoke_file, street, tmp_path_factory):
     """Saves after every step, so that about half of the time something is being saved."""
     fields = yaml.safe_load(smoke_file.read_text())
-    fields |= {"steps": STEPS, "log_every": 1, "checkpoint_minutes": 0.0, "ema": 0.9, "accumulate": 2}
+    fields |= {"steps": STEPS, "log_every": 1, "checkpoint_minutes": 0.0, "ema": 0.9, "accumulate": 2, "muon": True}
     path = tmp_path_factory.mktemp("resume") / "recipe.yaml"
     path.write_text(yaml.safe_dump(fields))
     return path

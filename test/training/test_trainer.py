@@ -149,6 +149,25 @@ def test_weight_decay_acts_on_matrices_alone(smoke, backbone):
     assert {"decoder.hypernetworks.weights.N", "auxiliary.classify.weight", "router.mixes.semantic.weight"} <= decayed
 
 
+def test_steps_of_muon_are_nearly_orthogonal_and_of_the_backbones_matrices_alone(smoke):
+    """The singular values of a step are nearly equal; those of AdamW's first step, a matrix of signs, are not."""
+
+    def shares(muon):
+        model = new_stage(smoke).model
+        before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape) if p.requires_grad else None
+        TrainState(replace(smoke, muon=muon, weight_decay=0.0), model).step(0, 1e-3)
+        steps = {name: p.detach() - before[name] for name, p in model.named_parameters() if name in before}
+        values = {name: torch.linalg.svdvals(step) for name, step in steps.items() if step.ndim == 2}
+        return {name: float((found > found.max() / 2).float().mean()) for name, found in values.items()}
+
+    plain, muon = shares(False), shares(True)
+    turned = [name for name in plain if name.startswith("backbone.")]
+    assert turned and all(muon[name] > max(0.9, plain[name]) for name in turned if plain[name] < 0.9)
+    assert all(muon[name] == plain[name] for name in plain if name not in turned)
+
+
 def test_the_average_follows_the_weights(smoke, street, tmp_path):
     plain = trained(replace(smoke, steps=6), street, tmp_path / "plain")
     slow = trained(replace(smoke, steps=6, ema=0.9), street, tmp_path / "slow")
