@@ -117,7 +117,7 @@ def test_bags_are_labeled_and_trained_on_by_the_page(tmp_path, monkeypatch):
         done = CliRunner().invoke(app, arguments)
         assert program == "mlesam" and done.exit_code == 0, (command, done.output, done.exception)
     for path in Path("labels/labels").iterdir():
-        masks = [np.asarray(PIL.Image.open(at / path.name)) for at in (path.parent, "corrected/SegmentationClass")]
+        masks = [np.asarray(PIL.Image.open(each)) for each in (path, Path("corrected/SegmentationClass") / path.name)]
         assert np.array_equal(load_label_space("deliver").palette[masks[0]], masks[1])
     described = json.loads(Path("runs/yard/evaluation.json").read_text())
     assert [entry["sensors"] for entry in described["subsets"]] == [["camera"]]
