@@ -373,7 +373,7 @@ def warm_start(found: Json) -> str:
     steps = list(found["rows"][-1]["miou"])
     rows = [[row["start"], *(row["miou"].get(step) for step in steps), row["spread"]] for row in found["rows"]]
     heads = ["start", *(f"step {step}" for step in steps), "standard deviation"]
-    how = f"{len(found['seeds'])} seeds, {found['size']} pixels, {found['minutes']:g} min on two shared cores"
+    how = f"{len(found['seeds'])} seeds, {found['size']} pixels, {found['minutes']:g} min on two cores"
     return f"{_scores(heads, rows)}\n{how}: `{found['command']}`.\n"
 
 
