@@ -21,7 +21,7 @@ from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.checkpoint import load_base, load_checkpoint, save_backbone, save_checkpoint, weights_sha256
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.pipeline import PRECISIONS, Pipeline, network_size
+from mlesam_ros.pipeline import PRECISIONS, Pipeline, bf16_is_faster, network_size
 from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.cuda import encode_torch
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
@@ -517,3 +517,17 @@ def test_features_and_labels_equal_segment(pipeline, world, frame_set):
     few = pipeline.segment(subset(frame_set, "depth", "event"), world.rig)
     assert_same(features.select(few.used), few)
     assert tuple(pipeline.images) == few.used
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "faster"),
+    [
+        ("AuthenticAMD", "fma avx512f avx512_bf16 avx512_vnni", True),  # Zen 4
+        ("AuthenticAMD", "fma avx2", False),
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 amx_tile amx_int8", True),  # Sapphire Rapids
+        ("GenuineIntel", "avx512f avx512_bf16 avx512_fp16", False),  # the same in a virtual machine without AMX
+        ("GenuineIntel", "avx512f avx512_vnni", False),
+    ],
+)
+def test_bf16_is_chosen_where_it_is_faster(vendor, flags, faster):
+    assert bf16_is_faster(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n") == faster
