@@ -310,7 +310,7 @@ def simulate_sweep(
     budget = reflectance * (40.0 / np.maximum(distance, 5.0)) ** 2
     if weather.murk:
         budget = budget * np.exp(-2 * weather.murk * distance)
-    kept = (distance < lidar.reach) & (rng.random(len(distance)) > 0.015 + np.exp(-5 * budget))
+    kept = (distance < lidar.reach) & (rng.random(len(distance)) > 0.015 + np.exp(np.minimum(-5 * budget, 0)))
     kept &= distance > 1.0
     ray = hits.ray[kept]
     measured = distance[kept] + rng.normal(0, 0.018, len(ray))
