@@ -67,6 +67,28 @@ def test_displacement_is_opencv_s_warp(monkeypatch):
     assert np.abs(result - expected)[there].max() <= 1  # OpenCV rounds halves another way
 
 
+def test_clutter_moves_whole_pixels_of_the_image():
+    image = torch.arange(3 * 48 * 64, dtype=torch.float32).view(3, 48, 64)  # every value occurs once
+    shares = []
+    for seed in range(20):
+        result = sensor_corruption._clutter(image, torch.Generator().manual_seed(seed))
+        origin = result[0].long()
+        assert torch.equal(result, image.flatten(1)[:, origin])  # all channels are of one pixel
+        shares.append((result != image).any(0).float().mean().item())
+    assert 0.015 < min(shares) < 0.1 < max(shares) < 0.27
+
+
+def test_shot_noise_is_poisson_s(monkeypatch):
+    """The variance of counts equals their mean: 400 photons at the brightest pixel have a deviation of 5 %."""
+    monkeypatch.setattr(sensor_corruption, "_uniform", lambda *_: 0.05)
+    levels = torch.linspace(0.1, 0.9, 9)
+    image = torch.cat([torch.ones(1), levels]).repeat(3, 20_000, 1)  # its first column is the brightest
+    noise = sensor_corruption._shot_noise(image, torch.Generator().manual_seed(0)).numpy() - image.numpy()
+    photons = np.random.default_rng(0).poisson(400 * image.numpy()) / 400 - image.numpy()
+    assert noise[..., 2:-1].std((0, 1)) == pytest.approx(photons[..., 2:-1].std((0, 1)), rel=0.02)
+    assert torch.equal(sensor_corruption._shot_noise(torch.zeros(3, 4, 4), torch.Generator()), torch.zeros(3, 4, 4))
+
+
 def test_blur_keeps_the_mean_and_smooths():
     image = torch.rand(3, 60, 60)
     for seed in range(10):

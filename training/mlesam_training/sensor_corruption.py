@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Corruption of sensor images in training: dead and dirty sensors, exposure, blur, lost returns, displaced images.
+"""Corruption of sensor images in training: dead and dirty sensors, exposure, blur, lost returns, shot noise, clutter.
 
-The noise of the NM protocol is not among them, so that NM measures robustness against a corruption never trained on.
+The noise of the NM protocol (extreme values of single channels, and Gaussian noise of one deviation everywhere) is not
+among them, so that NM measures robustness against a corruption never trained on. Clutter and shot noise are those of
+sensors: measured values at wrong places, in all channels of a pixel, and noise that grows with the signal.
 """
 
 from __future__ import annotations
@@ -92,5 +94,23 @@ def _expose(image: Tensor, generator: torch.Generator) -> Tensor:
     return torch.minimum(image * _uniform(1.5, 4.0, generator), image.amax((-2, -1), keepdim=True))
 
 
-_EVERY: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = (_silence, _cover, _thin, _blur, _displace)
+def _clutter(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Give 2 to 25 % of the pixels the values of other pixels: returns of rain and dust, cross-talk, stray events."""
+    height, width = image.shape[-2:]
+    wrong = torch.rand((height, width), generator=generator) < _uniform(0.02, 0.25, generator)
+    source = torch.randint(height * width, (height, width), generator=generator).to(image.device)
+    return image.where(~wrong.to(image.device), image.flatten(1)[:, source])
+
+
+def _shot_noise(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Add noise with a variance proportional to the value, at the brightest one a deviation of 5 to 35 % of it."""
+    brightest = image.amax((-2, -1), keepdim=True)
+    deviation = _uniform(0.05, 0.35, generator) * (image.abs() * brightest.abs()).sqrt()
+    noisy = image + deviation * torch.randn(image.shape, generator=generator).to(image)
+    return torch.minimum(torch.maximum(noisy, image.amin((-2, -1), keepdim=True)), brightest)
+
+
+_EVERY: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = (
+    _silence, _cover, _thin, _blur, _displace, _clutter, _shot_noise,
+)  # fmt: skip
 """Corruptions of every sensor; they take an image whose empty pixels are 0."""
