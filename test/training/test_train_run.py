@@ -15,7 +15,7 @@ from torch.distributions import Categorical, kl_divergence
 from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
-from mlesam_ros.errors import ConfigError, MlesamError
+from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.types import MODALITIES
 from mlesam_training.batch_loader import BatchLoader
@@ -67,6 +67,21 @@ def test_experts_train_and_the_backbone_does_not_move(expert_file, pretrained, t
     assert metrics["miou_night"] == content["subsets"][0]["conditions"]["weather"]["night"]["miou"]
 
 
+def test_backbone_trained_with_the_experts_is_written_beside_them(expert_file, pretrained, tmp_path):
+    recipe = replace(load_recipe(expert_file), train_backbone=True, muon=True, checkpoint_minutes=0.0, ema=0.5)
+    path = train(recipe, tmp_path / "whole").weights
+    own = path.parent / "hiera_nano.safetensors"
+    model = load_checkpoint(path, own)  # refuses, unless the experts belong to this backbone
+    start = load_file(pretrained)
+    moved = {name for name, value in load_file(own).items() if not torch.equal(value, start[name])}
+    assert any("patch_embed" in name for name in moved) and any(".mlp." in name for name in moved)
+    with pytest.raises(CheckpointError, match="base weights"):
+        load_checkpoint(path, pretrained)
+    assert (tmp_path / "whole" / LOG).exists() and model.config.temperatures
+    again = train(recipe, tmp_path / "whole").weights  # from its last state
+    assert again.read_bytes() == path.read_bytes()
+
+
 def test_a_finished_run_is_not_trained_again(expert_file, tmp_path):
     first = train(expert_file, tmp_path).weights.read_bytes()
     log = (tmp_path / LOG).read_text()
@@ -91,6 +106,7 @@ def test_only_experts_routers_and_heads_learn(expert_file, tmp_path):
         ({"backbone": "none.safetensors"}, r"none\.safetensors"),
         ({"model": {"backbone": "hiera_nano", "rnak": 4}}, "did you mean rank"),
         ({"device": "cuda"}, "finds 0 GPUs"),
+        ({"stage": "pretrain", "train_backbone": True}, "train_backbone is for stage experts"),
         ({"batch": 64}, "batch is 64, but the data set has 8"),
     ],
 )

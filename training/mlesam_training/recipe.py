@@ -376,6 +376,8 @@ class Recipe:
         data: the data set; its key `kind` defaults to street.
         model: the model's configuration, see `mlesam_ros.model.model_config.MLESAMConfig`.
         backbone: file or name of the frozen backbone's weights, see `resolve_weights`; for the stage `experts`.
+        train_backbone: for `experts`, whether the backbone starts from these weights and is trained together with the
+            experts, instead of frozen; the run writes it beside them.
         start: weights to start from instead of random ones: of stage `pretrain` a backbone's; of `experts` a
             checkpoint on the same backbone, of which everything that fits is taken, see `warm_start.start_from`.
         chosen: keys that `recipe_choice.choose` sets once the number of samples is known.
@@ -383,7 +385,7 @@ class Recipe:
         epochs, warmup_epochs: length and warm-up in epochs, instead of `steps` and `warmup`.
         accumulate: number of parts of a batch (gradient accumulation).
         lr, weight_decay, warmup, power, clip: AdamW, the learning rate schedule, and the largest gradient norm.
-        muon: whether the matrices of the backbone's blocks are trained with Muon (`torch.optim.Muon`) instead of AdamW.
+        muon: whether Muon (`torch.optim.Muon`) instead of AdamW updates the matrices of a trained backbone's blocks.
         mixture: for `pretrain`, modality → share of the images.
         full_share: for `experts`, share of the steps with every modality; the other steps use a random subset.
         teacher: for `experts`, trained weights of the same modalities and classes: after each step with every modality
@@ -413,6 +415,7 @@ class Recipe:
     epochs: int = 0
     warmup_epochs: float = 0.0
     backbone: PathText | None = None
+    train_backbone: bool = False
     start: PathText | None = None
     chosen: tuple[str, ...] = ()
     batch: int = 8
@@ -471,8 +474,9 @@ class Recipe:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
         if self.stage == "experts" and not self.backbone:
             raise ConfigError("a recipe of stage experts needs backbone: the file or name of its frozen weights.")
-        if self.stage == "pretrain" and self.teacher:
-            raise ConfigError("teacher is for stage experts.", "Take it out of the recipe.")
+        for name in ("teacher", "train_backbone"):
+            if self.stage == "pretrain" and getattr(self, name):
+                raise ConfigError(f"{name} is for stage experts.", "Take it out of the recipe.")
         if self.teacher and not self.full_share:
             raise ConfigError("full_share is 0, but a teacher needs steps with every modality.", "Raise full_share.")
         if not (isfinite(self.distillation_weight) and self.distillation_weight >= 0):

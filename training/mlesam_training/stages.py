@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training stages: pretraining of the backbone, and training of the experts on a frozen one."""
+"""Training stages: pretraining of the backbone on single sensors, and training of the experts on subsets of them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ExpertStage:
     """Expert training with modality dropout: all modalities, or one random subset for the whole batch of a step.
 
     Attributes:
-        origin: SHA-256 of the frozen weights, which must match in a resumed run; see `trainer.Stage`.
+        origin: SHA-256 of the base weights, which must match in a resumed run; see `trainer.Stage`.
         teacher: frozen model, which a second pass over each step with all modalities imitates on corrupted images; None
             without that pass.
         blanks: modality → normalized value per channel of an empty pixel, for that pass.
@@ -90,7 +90,10 @@ class ExpertStage:
     teacher: MLESAM | None = None
     blanks: Mapping[Modality, Blank]
 
-    def __init__(self, config: MLESAMConfig, backbone: str, full_share: float, weights: Tensor | None) -> None:
+    def __init__(
+        self, config: MLESAMConfig, backbone: str, full_share: float, weights: Tensor | None,
+        train_backbone: bool = False,
+    ) -> None:  # fmt: skip
         """Build a new model on existing base weights.
 
         Args:
@@ -98,12 +101,14 @@ class ExpertStage:
             backbone: file of the base weights.
             full_share: share of the steps with all modalities.
             weights: (C,) class weights of the loss; None for equal weights.
+            train_backbone: whether the base weights are trained too, instead of frozen.
 
         Raises:
             CheckpointError: the base weights are missing or of another architecture.
         """
         self.model = MLESAM(config)
         load_base(self.model, backbone)
+        self.model.backbone.requires_grad_(train_backbone)
         self.full_share = full_share
         self.weights = weights
         self.origin = {"base weights with SHA-256": weights_sha256(self.model.backbone)}

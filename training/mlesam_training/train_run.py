@@ -53,6 +53,7 @@ from mlesam_training.recipe import (
 )
 from mlesam_training.recipe_choice import choose
 from mlesam_training.stages import ExpertStage, PretrainStage
+from mlesam_training.state import trainable_parameters
 from mlesam_training.temperature import fit_temperatures
 from mlesam_training.trainer import STATE, check_tensorboard, checkpoint_blocks, run
 from mlesam_training.training_report import REPORT, VALIDATION, training_curves, write_report
@@ -69,8 +70,9 @@ class Result:
     """Result of a run.
 
     Attributes:
-        weights: `<out>/experts.safetensors` of stage `experts`, `<out>/<backbone>.safetensors` of stage `pretrain`,
-            which also writes its heads as `experts.safetensors`, for `start` of the next stage.
+        weights: `<out>/experts.safetensors` of stage `experts`, which also writes a trained backbone as
+            `<backbone>.safetensors`; `<out>/<backbone>.safetensors` of stage `pretrain`, which also writes its heads as
+            `experts.safetensors`, for `start` of the next stage.
         evaluation: path of `evaluation.json`.
         scores: subset → score on the held-out rows.
     """
@@ -228,7 +230,7 @@ def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertSt
         if recipe.start:
             load_backbone(stage.model.backbone, recipe.start)
     else:
-        stage = ExpertStage(config, str(recipe.backbone), recipe.full_share, None)
+        stage = ExpertStage(config, str(recipe.backbone), recipe.full_share, None, recipe.train_backbone)
         if recipe.start:
             _show_start(start_from(recipe.start, stage.model))
         if recipe.teacher:
@@ -334,7 +336,7 @@ def _write_weights(
     out: Path, stage: PretrainStage | ExpertStage, scores: Mapping[Subset, Score], source: DataSplits
 ) -> None:
     save_checkpoint(out / EXPERTS, stage.model, headline(scores, source.description))
-    if isinstance(stage, PretrainStage):
+    if trainable_parameters(stage.model.backbone):
         save_backbone(out / _backbone_file(stage.model.config), stage.model.backbone)
 
 
