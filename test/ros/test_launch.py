@@ -12,7 +12,7 @@ pytest.importorskip("rclpy")
 import launch_stand_ins as stand_ins
 
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.config import iter_parameters
+from mlesam_ros.config import build_parameters, iter_parameters
 from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.middleware import PROFILE_VARIABLES
@@ -59,6 +59,12 @@ def test_only_given_arguments_override_the_file(log_dir):
     assert node.options["parameters"] == [str(path) for path in log_dir.iterdir()], "/tmp stays as it was"
     assert (node.options["namespace"], node.options["name"], node.options["respawn"]) == ("/left", "mlesam", True)
     assert node.options["arguments"] == ["--ros-args", "--log-level", "debug"]
+
+
+def test_names_of_several_cameras_are_one_list_parameter():
+    (node,) = stand_ins.execute(PERCEPTION, cameras="front, left").processes
+    assert parameters_of(node) == {"cameras": ["front", "left"]}
+    assert build_parameters(parameters_of(node)).cameras == ("front", "left")
 
 
 def test_global_tf_disables_the_remapping_of_tf():
