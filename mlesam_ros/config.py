@@ -58,40 +58,36 @@ class NodeParameters:
     )
     checkpoint: str = parameter(
         "",
-        "Expert weights (.safetensors); empty: the shipped street weights. While the node is configured, only weights "
-        "for the same backbone, sensors and classes are accepted.",
+        "Expert weights (.safetensors); empty: the shipped street weights. Live: only for the same backbone, sensors "
+        "and classes.",
         LIVE,
         path=True,
         encoding=False,
     )
     base_weights: str = parameter(
         "",
-        "Frozen backbone weights: a file, or a name of mlesam weights; empty: the shipped ones of the checkpoint.",
+        "Backbone weights: a file, or a name of mlesam weights; empty: the shipped ones.",
         path=True,
         encoding=False,
     )
-    device: str = parameter(AUTO, "cpu, cuda, cuda:1 and so on; auto: the first GPU, else the CPU.", encoding=False)
+    device: str = parameter(AUTO, "cpu, cuda, cuda:1, ...; auto: the first GPU, else the CPU.", encoding=False)
     precision: str = parameter(
         AUTO,
-        "Precision of the network; auto: bf16 if the device has bf16 arithmetic.",
+        "Precision of the network; auto: bf16 where it is faster, else fp32.",
         choices=PRECISIONS,
         encoding=False,
     )
     runtime: str = parameter(
         AUTO,
-        "Runtime of the network; auto: on a CPU the fastest that is installed and has a file of mlesam export, else "
-        "torch.",
+        "Runtime of the network; auto: on a CPU openvino if there is an int8 file of mlesam export, else torch.",
         choices=RUNTIMES,
         encoding=False,
     )
     threads: int = parameter(0, "CPU threads of the network; 0: half of the cores.", low=0, high=256, encoding=False)
-    calibration_file: str = parameter(
-        "", "Rig file for calibration that CameraInfo and TF do not contain; empty: none.", path=True
-    )
+    calibration_file: str = parameter("", "Rig file for calibration that CameraInfo and TF lack.", path=True)
     cameras: tuple[str, ...] = parameter(
         ("",),
-        "Names of the cameras that have a mask each, under ~/<name>/, by one network. The default is one camera, whose "
-        "mask is under ~/.",
+        "Names of several cameras, each with masks under ~/<name>/.",
         START,
         encoding=False,
     )
@@ -100,29 +96,29 @@ class NodeParameters:
     )
     primary_order: tuple[str, ...] = parameter(
         SyncConfig.primary_order,
-        "Sensors whose stamp a mask has, in order of preference: the first that is alive.",
+        "A mask has the stamp of the first of these that is alive.",
         choices=MODALITIES,
     )
     primary_timeout: float = parameter(
-        SyncConfig.primary_timeout, "Silence in s after which the next of them is used.", low=0.01, high=60.0
+        SyncConfig.primary_timeout, "Silence in s after which the next of primary_order is used.", low=0.01, high=60.0
     )
     max_wait: float = parameter(
         SyncConfig.max_wait, "Maximum wait in s for the other sensors after the primary.", low=0.0, high=10.0
     )
     history: float = parameter(
-        0.0, "Time in s that a message is kept for a mask; 0: derived from max_wait and tolerance.", low=0.0,
+        0.0, "Time in s that a message is kept; 0: from max_wait and tolerance.", low=0.0,
         high=60.0,
     )  # fmt: skip
     max_age: float = parameter(
-        0.0, "Maximum age of a stamp in s; older ones are those of another clock. 0: 5 s, or more with long waits.",
+        0.0, "Maximum age of a stamp in s; 0: 5 s, or more with long waits.",
         low=0.0, high=3600.0,
     )  # fmt: skip
     max_future: float = parameter(
-        SyncConfig.max_future, "Maximum time in s that stamps are ahead of now.", low=0.0, high=3600.0
+        SyncConfig.max_future, "Maximum lead of a stamp over the clock in s.", low=0.0, high=3600.0
     )
     sensor_timeout: float = parameter(
         0.6,
-        "Silence, or delay from stamp to receipt, in s that /diagnostics reports.",
+        "Silence, or delay from stamp to receipt, in s that is reported.",
         LIVE,
         low=0.1,
         high=3600.0,
@@ -130,7 +126,7 @@ class NodeParameters:
     )
     calibration_timeout: float = parameter(
         10.0,
-        "Time in s after activation before missing CameraInfo and transforms are errors.",
+        "Time in s after which missing CameraInfo and transforms are errors.",
         LIVE,
         low=0.0,
         high=3600.0,
@@ -138,19 +134,19 @@ class NodeParameters:
     )
     labels_resolution: str = parameter(
         CAMERA,
-        "Size of the mask: camera for that of the camera, network for that of the network's input.",
+        "Size of the mask: that of the camera, or of the network's input.",
         LIVE,
         choices=RESOLUTIONS,
         encoding=False,
     )
     confidence_threshold: float = parameter(
-        0.0, "Pixels whose class has a lower probability are unlabeled (255).", LIVE, low=0.0, high=1.0,
+        0.0, "Pixels of a lower probability are unlabeled (255).", LIVE, low=0.0, high=1.0,
         encoding=False,
     )  # fmt: skip
     overlay_alpha: float = parameter(0.5, "Weight of the colors in ~/overlay.", LIVE, low=0.0, high=1.0, encoding=False)
     overlay_width: int = parameter(
         0,
-        "Columns of ~/overlay and ~/projected_lidar, at most those of ~/labels; 0: those of ~/labels.",
+        "Columns of ~/overlay and ~/projected_lidar; 0: those of ~/labels, the maximum.",
         LIVE,
         low=0,
         high=65535,
@@ -158,15 +154,17 @@ class NodeParameters:
     )
     snapshot_seconds: float = parameter(
         0.0,
-        "Duration in s of the sensor messages in memory for ~/save_snapshot; 0: none.",
+        "Seconds of messages in memory for ~/save_snapshot; 0: none.",
         low=0.0,
         high=600.0,
         encoding=False,
     )
-    snapshot_megabytes: int = parameter(500, "Maximum memory for them in MB.", low=1, high=1_000_000, encoding=False)
+    snapshot_megabytes: int = parameter(
+        500, "Maximum memory for these messages in MB.", low=1, high=1_000_000, encoding=False
+    )
     snapshot_folder: str = parameter(
         "",
-        "Folder for the bags of ~/save_snapshot; empty: the working directory of the process.",
+        "Folder for the bags of ~/save_snapshot; empty: the working directory.",
         path=True,
         encoding=False,
     )

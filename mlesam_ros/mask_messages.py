@@ -53,37 +53,32 @@ class InterfaceSpec:
 MASK_TOPICS = {
     "labels": InterfaceSpec(
         IMAGE,
-        "mono8: class id per pixel, 255 if unlabeled; stamp and frame of the camera, size of the camera or of the "
-        "network (`labels_resolution`).",
+        "mono8: class id per pixel, 255 if unlabeled; size by `labels_resolution`.",
     ),
-    "camera_info": InterfaceSpec(
-        CAMERA_INFO, "Intrinsics of `labels` and of images with its size: those of the camera, scaled."
-    ),
+    "camera_info": InterfaceSpec(CAMERA_INFO, "Intrinsics of `labels`: those of the camera, scaled."),
     "confidence": InterfaceSpec(IMAGE, "mono8: probability of that class times 255."),
-    "overlay": InterfaceSpec(
-        IMAGE, "rgb8: colors of the classes on the camera image, for display, `overlay_width` columns."
-    ),
+    "overlay": InterfaceSpec(IMAGE, "rgb8: colors of the classes on the camera image, `overlay_width` columns."),
     "overlay/compressed": InterfaceSpec(COMPRESSED_IMAGE, "`overlay` as a JPEG, for slow networks."),
     "projected_lidar": InterfaceSpec(
-        IMAGE, "rgb8: LiDAR points on the camera image, red near and blue far, to check the calibration."
+        IMAGE, "rgb8: LiDAR points on the camera image, red near, blue far, to check the calibration."
     ),
     "semantic_points": InterfaceSpec(
         POINT_CLOUD,
-        "x y z intensity label rgb: LiDAR points in the camera's view with their class, in the LiDAR's frame.",
+        "x y z intensity label rgb: LiDAR points in the camera's view, in the LiDAR's frame.",
     ),
     "obstacle_points": InterfaceSpec(
         POINT_CLOUD,
         "x y z label confidence: points of `navigation.obstacle_classes` in the camera's view, in the frame of the "
-        "LiDAR, else of the depth sensor, at the time of the mask: the stamp of `labels` less the `offset` of the "
-        "sensor that it is from. None if the mask has neither sensor.",
+        "LiDAR, else of the depth sensor; the stamp is that of `labels` less the `offset` of its sensor.",
     ),
     "ground_points": InterfaceSpec(POINT_CLOUD, "The same of `navigation.ground_classes`."),
-    "aligned/labels": InterfaceSpec(IMAGE, "`labels` with `aligned.width` columns, at the stamp of `obstacle_points`."),
+    "aligned/labels": InterfaceSpec(
+        IMAGE, "`labels` with `aligned.width` columns; the stamp is that of `obstacle_points`."
+    ),
     "aligned/confidence": InterfaceSpec(IMAGE, "`confidence` of the same size."),
     "aligned/points": InterfaceSpec(
         POINT_CLOUD,
-        "x y z: the point of each pixel of `aligned/labels`, in its frame and at its stamp, NaN where neither "
-        "depth nor LiDAR has one that the camera can see.",
+        "x y z: the point of each pixel of `aligned/labels`, NaN where neither depth nor LiDAR has a visible one.",
     ),
 }
 """Topic below the node's name → its description, for the messages of `mask_messages`."""

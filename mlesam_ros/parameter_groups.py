@@ -61,26 +61,21 @@ class SensorParameters:
     """Parameters of one sensor. Topics are relative, so that namespaces and remapping apply."""
 
     topic: str = parameter("", "Topic of its messages.")
-    type: str = parameter(AUTO, "Message type, such as sensor_msgs/msg/Image; auto: that of the publisher.")
-    frame_id: str = parameter("", "TF frame to use instead of that in its messages; empty: that in its messages.")
+    type: str = parameter(AUTO, "Message type, as sensor_msgs/msg/Image; auto: the publisher's.")
+    frame_id: str = parameter("", "TF frame; empty: that in its messages.")
     required: bool = parameter(False, "No mask is made without it.")
     tolerance: float = parameter(
         SyncConfig.tolerance, "Maximum difference between its stamp and the mask's in s.", low=0.0, high=10.0
     )
-    offset: float = parameter(
-        0.0, "Constant error of its stamps in s, positive if they are late.", low=-1e10, high=1e10
-    )
-    max_wait: float = parameter(
-        -1.0, "Maximum wait for it in s, instead of max_wait; negative: max_wait.", low=-1.0, high=10.0
-    )
+    offset: float = parameter(0.0, "Error of its stamps in s, positive if late.", low=-1e10, high=1e10)
+    max_wait: float = parameter(-1.0, "Maximum wait for it in s; negative: max_wait of the node.", low=-1.0, high=10.0)
     rate: float = parameter(
-        0.0, "Expected rate in Hz; /diagnostics warns below 80 % of it. 0: unknown.", LIVE, low=0.0, high=10000.0,
+        0.0, "Expected rate in Hz; a warning below 80 % of it. 0: unknown.", LIVE, low=0.0, high=10000.0,
         encoding=False,
     )  # fmt: skip
     skew: float = parameter(
         0.0,
-        "Maximum expected median difference between its stamps and the masks' in s; /diagnostics warns above it. "
-        "0: unknown.",
+        "Expected difference between its stamps and the masks' in s; a warning if the median is larger. 0: unknown.",
         LIVE,
         low=0.0,
         high=10.0,
@@ -93,11 +88,9 @@ class CameraParameters(SensorParameters):
     """Parameters of a sensor with pixels and a lens."""
 
     info_topic: str = parameter("", "Topic of its CameraInfo.")
-    rectified: bool = parameter(False, "Its images are rectified: P and R of CameraInfo apply, not K and D.")
-    fit: str = parameter("", "How images of another size than CameraInfo's are derived from it.", choices=("", *FITS))
-    picture_size: tuple[int, ...] = parameter(
-        (0, 0), "Width and height of those images; 0, 0 without fit.", low=0, high=65535
-    )
+    rectified: bool = parameter(False, "Its images are rectified: P and R of CameraInfo apply.")
+    fit: str = parameter("", "How images of another size derive from CameraInfo's.", choices=("", *FITS))
+    picture_size: tuple[int, ...] = parameter((0, 0), "Width and height of the images with a fit.", low=0, high=65535)
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ class ColorParameters(CameraParameters):
     """Parameters of the camera."""
 
     significant_bits: int = parameter(
-        0, "Significant bits of 16-bit samples: 8, 10, 12, 14 or 16; 0: by the largest sample so far.", low=0, high=16
+        0, "Bits in use of 16-bit samples: 8, 10, 12, 14 or 16; 0: by the largest sample so far.", low=0, high=16
     )
 
 
@@ -115,14 +108,13 @@ class DepthParameters(CameraParameters):
 
     unit: float = parameter(
         0.0,
-        "Meters per count of its images, at least 1e-6; 0: 0.001 for integers, 1 for floats.",
+        "Meters per count, at least 1e-6; 0: 0.001 for integers, 1 for floats.",
         low=0.0,
         high=DEPTH_UNIT_RANGE[1],
     )
     gravity: str = parameter(
         AUTO,
-        "Source of gravity for preprocessor hha: auto, tf, normals, or a direction in the camera's optical frame such "
-        "as '0, 1, 0'.",
+        "Source of gravity for hha: auto, tf, normals, or a direction in the optical frame, as '0, 1, 0'.",
     )
 
 
@@ -132,12 +124,12 @@ class EventParameters(CameraParameters):
 
     window: float = parameter(
         0.0,
-        "Duration of the events in an image in s, at least 0.001; 0: that of the checkpoint's training.",
+        "Duration of an image in s, at least 0.001; 0: that of the checkpoint.",
         low=0.0,
         high=EVENT_WINDOW_RANGE[1],
     )
     representation: str = parameter(
-        AUTO, "Preprocessor of its images; auto: that of the checkpoint's training.", choices=(AUTO, *REPRESENTATIONS)
+        AUTO, "Preprocessor; auto: that of the checkpoint.", choices=(AUTO, *REPRESENTATIONS)
     )
 
 
@@ -147,21 +139,18 @@ class LidarParameters(SensorParameters):
 
     time_unit: str = parameter(
         AUTO,
-        "Unit of the times of its points; auto: the unit with which the sweep lies around its stamp.",
+        "Unit of the points' times; auto: that which puts the sweep around its stamp.",
         choices=(AUTO, *TIME_UNITS),
     )
     gather: float = parameter(
         GATHER_AUTO,
-        "Duration in s of the messages that make a sweep, if it is sent in pieces; 0: each message is a sweep; "
-        "negative: by the azimuths.",
+        "Duration in s of a sweep that is sent in pieces; 0: a message is a sweep; negative: by the azimuths.",
         low=-1.0,
         high=10.0,
     )
-    intensity_field: str = parameter(
-        AUTO, "Field of the intensity; auto: the first of the usual names, such as intensity, signal."
-    )
+    intensity_field: str = parameter(AUTO, "Field of the intensity; auto: the first of the usual names.")
     intensity_scale: float = parameter(
-        0.0, "Value of that field at full intensity, at least 1e-6; 0: 1, 255 or 65535 by its type and range.",
+        0.0, "Full value of the intensity, at least 1e-6; 0: 1, 255 or 65535 by type and range.",
         low=0.0, high=INTENSITY_SCALE_RANGE[1],
     )  # fmt: skip
 
@@ -178,20 +167,20 @@ class NavigationParameters:
     )
     sensors: tuple[str, ...] = parameter(
         (LIDAR, DEPTH),
-        "Sensors whose points are in both, in the frame of the first that the mask was made from.",
+        "Sensors of both clouds; the frame is that of the first in the mask.",
         LIVE,
         choices=(LIDAR, DEPTH),
         encoding=False,
     )
     min_confidence: float = parameter(
-        0.0, "Pixels whose class has a lower probability give no points.", LIVE, low=0.0, high=1.0, encoding=False
+        0.0, "Pixels of a lower probability give no points.", LIVE, low=0.0, high=1.0, encoding=False
     )
     max_range: float = parameter(
-        20.0, "Maximum distance of the points from the camera in m.", LIVE, low=0.1, high=1000.0, encoding=False
+        20.0, "Maximum distance from the camera in m.", LIVE, low=0.1, high=1000.0, encoding=False
     )
     voxel_size: float = parameter(
         0.0,
-        "Side in m of the cubes of which each has at most one point of either cloud; 0: all points.",
+        "Side in m of cubes with at most one point of each cloud; 0: all points.",
         LIVE,
         low=0.0,
         high=10.0,

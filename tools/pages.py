@@ -29,9 +29,9 @@ from mlesam_ros.cli.info import backbone_table
 from mlesam_ros.config import NodeParameters, iter_parameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.flops import backbone_costs
-from mlesam_ros.parameter_groups import CameraParameters
+from mlesam_ros.parameter_groups import CONFIGURE, CameraParameters
 from mlesam_ros.ros.diagnostics import LEVELS, PIPELINE_MESSAGES, SENSOR_MESSAGES, DiagnosticTemplate
-from mlesam_ros.ros.publishers import DIAGNOSTICS, OUTPUTS
+from mlesam_ros.ros.publishers import DIAGNOSTICS, OUTPUTS, TopicSpec
 from mlesam_ros.ros.snapshot import SERVICES
 from mlesam_ros.ros.subscribers import queue_depth
 from mlesam_ros.types import CAMERA, LIDAR, MESSAGE_TYPES, MODALITIES
@@ -100,24 +100,20 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable
 
 # docs/node.md
 
-_TYPES = {bool: "bool", int: "int", float: "double", str: "string", tuple: "list"}
-
 
 def published() -> str:
-    """Topics that the node publishes. The page describes what applies to a topic without an entry under "published"."""
+    """Topics that the node publishes; exceptions from the rate and condition of `labels` follow the content."""
     topics = {**{f"~/{name}": output for name, output in OUTPUTS.items()}, "/diagnostics": DIAGNOSTICS}
-    usual = OUTPUTS["labels"]
     return table(
-        ("topic", "type", "published", "content"),
-        [
-            (f"`{name}`", _short(o.type_name), _exceptions((o.rate, o.when), (usual.rate, usual.when)), o.meaning)
-            for name, o in topics.items()
-        ],
+        ("topic", "type", "content"),
+        [(f"`{name}`", _short(o.type_name), f"{o.meaning}{_exceptions(o)}") for name, o in topics.items()],
     )
 
 
-def _exceptions(facts: Iterable[str], usual: Iterable[str]) -> str:
-    return ", ".join(fact for fact, other in zip(facts, usual, strict=True) if fact != other)
+def _exceptions(topic: TopicSpec) -> str:
+    usual = OUTPUTS["labels"]
+    found = [fact for fact, other in ((topic.rate, usual.rate), (topic.when, usual.when)) if fact != other]
+    return f" {', '.join(found).capitalize()}." if found else ""
 
 
 def subscribed() -> str:
@@ -137,7 +133,7 @@ def subscribed() -> str:
 
 
 def parameters() -> str:
-    """Parameters of the node; each sensor parameter once for all sensors."""
+    """Parameters of the node; each sensor parameter once for all sensors. The page describes an empty cell."""
     rows = []
     listed = set()
     for name, entry, default in iter_parameters():
@@ -145,15 +141,17 @@ def parameters() -> str:
         meta = entry.metadata
         limits = ", ".join(choice or '""' for choice in meta["choices"])
         if meta["range"] is not None:
-            limits = "{:.10g} to {:.10g}".format(*meta["range"])
-        facts = limits or _TYPES[type(default)], meta["change"], meta["text"].replace("|", "\\|")
+            limits = "{:.10g}…{:.10g}".format(*meta["range"])
+        limits = f" ({limits})" if limits else ""
+        change = "" if meta["change"] == CONFIGURE else meta["change"]
+        facts = change, meta["text"].replace("|", "\\|")
         if group not in MODALITIES:
-            rows.append((f"`{name}`", f"`{_yaml(default)}`", *facts))
+            rows.append((f"`{name}`", f"`{_yaml(default)}`{limits}", *facts))
         elif short not in listed:
             listed.add(short)
             by_sensor = short in ("topic", "info_topic") or _yaml(default) == ""
-            rows.append((f"`<sensor>.{short}`", "by sensor" if by_sensor else f"`{_yaml(default)}`", *facts))
-    return table(("parameter", "default", "accepted", "set", "meaning"), rows)
+            rows.append((f"`<sensor>.{short}`", "by sensor" if by_sensor else f"`{_yaml(default)}`{limits}", *facts))
+    return table(("parameter", "default (accepted)", "set", "meaning"), rows)
 
 
 def services() -> str:

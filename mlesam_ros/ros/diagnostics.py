@@ -54,100 +54,97 @@ SENSOR_MESSAGES = {
     "no_publisher": DiagnosticTemplate(
         WARN,
         "no publisher on {topic}{last}",
-        "The topic of the sensor has no publisher. The remedy names topics of a matching type that have one.",
+        "The remedy names topics of a matching type that have one.",
         RULES["no_publisher"].remedy,
     ),
     "problem": DiagnosticTemplate(
         ERROR,
         "no message on {topic}, publisher present, {problem.message}",
-        "Incompatible QoS, an unsupported message type, or a message package that is not installed.",
+        "Incompatible QoS, or a message type that is not supported or not installed.",
         "{problem.remedy}",
     ),
     "no_message": DiagnosticTemplate(
         ERROR,
         "no message for {silence:.1f} s on {topic}, publisher present",
-        "No message was ever received: the driver sends nothing, or messages larger than the shared-memory segment.",
+        "None ever: the driver sends nothing, or messages larger than the shared-memory segment.",
         RULES["no_message"].remedy,
     ),
     "silent": DiagnosticTemplate(
         WARN,
         "no message for {silence:.1f} s on {topic}, publisher present, sensor_timeout is {timeout:g} s",
-        "No message for longer than `sensor_timeout` and for longer than 1.5 periods of the sensor, measured or set by "
-        "`rate`. Masks are made without it.",
+        "Silence for longer than `sensor_timeout` and 1.5 periods, measured or set by `rate`.",
         "Check the driver's log, the cable and the power; if the sensor is slow by design, set {modality}.rate or "
         "raise sensor_timeout.",
     ),
     "several_publishers": DiagnosticTemplate(
         WARN,
         "{count} publishers on {topic}: {publishers}",
-        "Two drivers, or one that was started twice, publish on one topic; their messages would be mixed.",
+        "Two drivers, or one that was started twice.",
         RULES["several_publishers"].remedy,
     ),
     "waiting_extrinsic": DiagnosticTemplate(
         WARN,
         "waiting for {waited:.0f} s: {missing_extrinsic.message}",
-        "TF does not connect the sensor's frame to the camera's yet, and `calibration_timeout` has not passed. Masks "
-        "are made without it. No action is required while the robot starts.",
+        "TF does not connect the sensor's frame to the camera's yet; no action is required while the robot starts.",
         "{missing_extrinsic.remedy} If the name of the frame is wrong, set {modality}.frame_id.",
     ),
     "no_extrinsic": DiagnosticTemplate(
         ERROR,
         "waited {waited:.0f} s: {missing_extrinsic.message}",
-        "TF does not connect the sensor's frame to the camera's after `calibration_timeout`. Masks lack the sensor.",
+        "The same after `calibration_timeout`.",
         "{missing_extrinsic.remedy} If the name of the frame is wrong, set {modality}.frame_id.",
     ),
     "unusable": DiagnosticTemplate(
         WARN,
         "{recent_error.message}",
-        "The newest frame could not be used: no intrinsics, another size or damaged content. The message says why.",
+        "The newest frame has no intrinsics, another size or damaged content.",
         "{recent_error.remedy}",
     ),
     "refused": DiagnosticTemplate(
         WARN,
         "{count} messages refused in the last second: {reason.message}",
-        "The messages are damaged, or their stamps are those of another clock.",
+        "Damaged messages, or stamps of another clock.",
         "{reason.remedy}",
     ),
     "lost": DiagnosticTemplate(
         WARN,
         "{count} messages on {topic} lost in transport in the last second",
-        "The transport dropped messages larger than the publisher's shared-memory segment, or the network is slow.",
+        "Messages larger than the publisher's shared-memory segment, or a slow network.",
         RULES["transport_loss"].remedy,
     ),
     "delayed": DiagnosticTemplate(
         WARN,
         "messages on {topic} arrive {delay:.1f} s after their stamps",
-        "The delay from stamp to arrival exceeds `sensor_timeout`: the driver or the network is slow, or the clock of "
-        "the sensor is behind.",
+        "More than `sensor_timeout`: a slow driver or network, or a clock that is behind.",
         "Check the load of the driver and the network, synchronize the clocks (chrony, PTP), or set {modality}.offset "
         "to the error of the stamps.",
     ),
     "unmatched": DiagnosticTemplate(
         WARN,
         "{late} messages on {topic} too late and {unmatched} without a matching set in the last second",
-        "Most messages of the sensor belong to no mask: they arrive after `max_wait`, or their stamps differ from "
-        "those of the other sensors by more than `tolerance`. Compare `stamp_to_receipt_ms` of the sensors.",
+        "Most messages arrive after `max_wait`, or their stamps differ by more than `tolerance`: compare "
+        "`stamp_to_receipt_ms` of the sensors.",
         "Raise max_wait or {modality}.tolerance, or correct the clock of the sensor or {modality}.offset.",
     ),
     "slow": DiagnosticTemplate(
         WARN,
         "{rate:.1f} Hz on {topic}, {expected:g} Hz expected",
-        "The rate is below 80 % of parameter `rate`.",
+        "Below 80 % of `rate`.",
         "Check the settings and the load of the driver, or set {modality}.rate to the actual rate.",
     ),
     "skewed": DiagnosticTemplate(
         WARN,
         "median skew {skew:.0f} ms to the masks' stamps, {expected:.0f} ms expected",
-        "The stamps differ from those of the masks by more than parameter `skew`. `mlesam doctor` measures the offset.",
+        "More than `skew`; `mlesam doctor` measures the offset.",
         "Synchronize the clocks (chrony, PTP), or set {modality}.offset or {modality}.skew.",
     ),
     "degraded": DiagnosticTemplate(
         OK,
         "{rate:.1f} Hz on {topic}; {degradation.message}",
-        "The sensor is used, but its image was made without an input, such as the motion of the robot.",
+        "It is used, but without an input such as the motion of the robot.",
         "{degradation.remedy}",
     ),
-    "ok": DiagnosticTemplate(OK, "{rate:.1f} Hz on {topic}", "The sensor is used."),
+    "ok": DiagnosticTemplate(OK, "{rate:.1f} Hz on {topic}", "It is used."),
 }
 """Messages of a sensor's status. The first that applies is reported."""
 
@@ -155,60 +152,59 @@ PIPELINE_MESSAGES = {
     "failed": DiagnosticTemplate(
         ERROR,
         "configure failed: {failure.message}",
-        "The weights, the calibration file, the device or a parameter is invalid; the message says which.",
+        "Invalid weights, calibration file, device or parameter.",
         "{failure.remedy} Then: ros2 lifecycle set {node} configure && ros2 lifecycle set {node} activate",
     ),
     "idle": DiagnosticTemplate(
         OK,
         "{state}, no masks are made",
-        "The node is not active. With `autostart` it configures and activates itself.",
+        "The node is not active.",
         RULES["node_inactive"].remedy,
     ),
-    "state": DiagnosticTemplate(OK, "{state}", "The node is shutting down; the message is its lifecycle state."),
+    "state": DiagnosticTemplate(OK, "{state}", "The node is shutting down."),
     "no_time": DiagnosticTemplate(
         ERROR,
         "no time: use_sim_time is true and no message on /clock",
-        "The node uses simulated time and has received no message on /clock.",
+        "No simulator or player publishes the time.",
         RULES["no_clock"].remedy,
     ),
     "waiting_calibration": DiagnosticTemplate(
         WARN,
         "waiting for {waited:.0f} s: {missing.message}",
-        "The size and the intrinsics of the label camera are unknown, and `calibration_timeout` has not passed. No "
-        "action is required while the driver starts.",
+        "Size and intrinsics of the label camera are unknown; no action is required while the driver starts.",
         "{missing.remedy}",
     ),
     "no_calibration": DiagnosticTemplate(
         ERROR,
         "waited {waited:.0f} s: {missing.message}",
-        "The size and the intrinsics of the label camera are unknown after `calibration_timeout`.",
+        "The same after `calibration_timeout`.",
         "{missing.remedy}",
     ),
     "error": DiagnosticTemplate(
         ERROR,
         "{error.message}",
-        "The last mask failed, for example for lack of GPU memory. The message is the reason.",
+        "The last mask failed, as for lack of GPU memory.",
         "{error.remedy}",
     ),
     "several_infos": DiagnosticTemplate(
         WARN,
         "{competing_publishers.message}",
-        "Several nodes publish the CameraInfo of one camera; the newest is used, or that with the image's frame.",
+        "The newest CameraInfo is used, or that with the image's frame.",
         "{competing_publishers.remedy}",
     ),
     "two_nodes": DiagnosticTemplate(
         WARN,
         "{count} nodes are named {node}",
-        "Another node of this name runs; both publish masks on the same topics.",
+        "They publish masks on the same topics.",
         RULES["two_nodes"].remedy,
     ),
     "no_mask": DiagnosticTemplate(
         ERROR,
         "no mask for {silence:.1f} s, sensor_timeout is {timeout:g} s: no sensor delivers usable messages",
-        "No mask for longer than `sensor_timeout` and for longer than 1.5 times the recent interval between masks.",
+        "Longer than `sensor_timeout` and 1.5 times the recent interval.",
         "See the statuses of the sensors; if all of them are slow by design, raise sensor_timeout.",
     ),
-    "waiting": DiagnosticTemplate(OK, "waiting for the first mask", "The node is active and has made no mask yet."),
+    "waiting": DiagnosticTemplate(OK, "waiting for the first mask", "The node is active."),
     "ok": DiagnosticTemplate(
         OK, "{rate:.1f} masks/s from {used}, {delay:.0f} ms from stamp to mask", "Masks are being published."
     ),

@@ -60,17 +60,17 @@ OUTPUTS = {
     **{name: TopicSpec(topic.type_name, topic.meaning) for name, topic in MASK_TOPICS.items()},
     "status": TopicSpec(
         STATUS,
-        "Provenance of the mask: used sensors, skews, ages, router weights, counters, latencies.",
+        "Used sensors, skews, ages, router weights, counters, latencies.",
     ),
     "sensor_health": TopicSpec(
         "visualization_msgs/msg/MarkerArray",
-        "A sphere and the message of /diagnostics at each sensor's frame: green, yellow or red.",
+        "A sphere with the message of /diagnostics at each sensor's frame.",
         "every second",
     ),
     "label_info": TopicSpec(LABEL_SPACE, "Names, ids and colors of the classes.", "at activation", ALWAYS, True),
     "vision_label_info": TopicSpec(
         "vision_msgs/msg/LabelInfo",
-        "The names and ids as a vision_msgs message.",
+        "Names and ids of the classes.",
         "at activation",
         "if vision_msgs is installed",
         True,
@@ -80,7 +80,7 @@ OUTPUTS = {
 
 DIAGNOSTICS = TopicSpec(
     "diagnostic_msgs/msg/DiagnosticArray",
-    "A status for the pipeline and for each sensor, with message and remedy.",
+    "A status for the pipeline and each sensor, with remedy.",
     "every second",
     ALWAYS,
 )

@@ -161,8 +161,7 @@ def _write(contents: Sequence[BufferedMessage], path: Path, is_aborted: Callable
 SERVICES = {
     "save_snapshot": InterfaceSpec(
         "std_srvs/srv/Trigger",
-        "Writes the sensor messages, CameraInfo and TF of the last `snapshot_seconds` as a bag. The response has its "
-        "path, or the reason for a failure.",
+        "Writes the messages of the last `snapshot_seconds` as a bag; the response has its path, or the failure.",
     ),
 }
 """Service below the node's name, beside those of every lifecycle node → its description."""
