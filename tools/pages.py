@@ -22,7 +22,7 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT / folder) for folder in (".", "training", "benchmarks")]
 
-from goals import GOALS, SWITCHES, speedup_of
+from goals import GOALS, ROUNDING, SWITCHES, speedup_of
 from rich.console import Console
 
 from mlesam_ros.cli.info import backbone_table
@@ -189,7 +189,14 @@ def backbones() -> str:
 
 # docs/performance.md, docs/sensors.md
 
-_RESULT_HEADS = ("", "median", "CPU", "compared with")
+_RESULT_HEADS = ("", "median (CPU)", "compared with")
+_SAME_TIME = 0.05
+"""Largest relative difference between processor time and median at which the table has the median alone."""
+_UNLISTED = re.compile(
+    r"step, fp32;|memory of a step, fp32|(stamp to mask of|three sets)|1080p (bayer|yuyv)|~/(camera_info|aligned/conf)"
+    r"|(camera|depth|event|lidar) to an image|page faults|masks without one|all but ~/aligned/\* and|decide and read"
+)
+"""Beginnings of rows that only benchmarks/results/ has."""
 
 
 def benchmark_table(result: Json) -> str:
@@ -197,18 +204,24 @@ def benchmark_table(result: Json) -> str:
 
     The speedup is that of the processor time where both have it, else that of the medians.
     """
-    rows = [_result_row(row) for row in result["rows"]]
+    rows = [_result_row(row) for row in _listed(result["rows"])]
     kept = [column for column in range(len(_RESULT_HEADS)) if column == 0 or any(row[column] for row in rows)]
     heads, *rows = [[row[column] for column in kept] for row in (_RESULT_HEADS, *rows)]
     return f"{table(heads, rows, range(1, len(heads) - 1))}\n{_caption(result)}\n"
 
 
+def _listed(rows: Iterable[Json]) -> list[Json]:
+    return [row for row in rows if not _UNLISTED.match(row["name"].partition(": ")[2] or row["name"])]
+
+
 def _result_row(row: Json) -> list[str]:
-    median, cpu = f"{_figure(row['median'])} {row['unit']}", _figure(row.get("cpu"))
+    median, used = f"{_figure(row['median'])} {row['unit']}", row.get("cpu")
+    if used is not None and abs(used - row["median"]) > _SAME_TIME * row["median"]:
+        median += f" ({_figure(used)})"
     if not row["alternative"]:
-        return [row["name"], median, cpu, ""]
+        return [row["name"], median, ""]
     other = f"{row['alternative']}: {_figure(row['alternative_median'])}"
-    return [row["name"], median, cpu, other if row["ratio"] is None else f"{other} (×{_figure(speedup_of(row))})"]
+    return [row["name"], median, other if row["ratio"] is None else f"{other} (×{_figure(speedup_of(row))})"]
 
 
 def _figure(value: float | None) -> str:
@@ -228,7 +241,7 @@ def networks(results: Mapping[str, Json]) -> str:
     for result in of_model:
         first = result["rows"][0]
         times = {"four sensors as one batch": first["median"]}
-        for row in result["rows"]:
+        for row in _listed(result["rows"]):
             name = row["alternative"] or row["name"].partition(": ")[2]
             times[name] = row["alternative_median"] if row["alternative"] else row["median"]
         columns.append((first["name"].partition(",")[0], times))
@@ -250,7 +263,7 @@ def encoders(results: Mapping[str, Json]) -> str:
 def node_stages(results: Mapping[str, Json]) -> str:
     """Rates, latencies and stages of the node: medians, and the 99th percentile of times; two columns per rig."""
     cells: dict[str, dict[str, tuple[str, str]]] = {}
-    for row in _of_node(results, in_process=False):
+    for row in _listed(_of_node(results, in_process=False)):
         rig, _, name = row["name"].partition(": ")
         median = _figure(row["median"])
         alone = f"{median} ({_figure(row['p99'])})" if row["unit"] == "ms" and row["repeats"] > 1 else median
@@ -271,18 +284,19 @@ def _of_node(results: Mapping[str, Json], in_process: bool) -> list[Json]:
 
 
 def goals(results: Mapping[str, Json]) -> str:
-    """Performance targets beside the measured figures."""
+    """Performance targets beside the measured figures; of those for a GPU without figures from a CPU."""
     rows = []
     for goal in GOALS:
         standing, figure = goal.verdict(results[goal.result] if goal.result else None)
-        rows.append((goal.words, goal.limit, figure, ". ".join(filter(None, [standing, goal.remark]))))
-    return table(("Goal", "", "Found", "Standing"), rows)
+        found = [standing if goal.gpu and "not" in standing else ", ".join(filter(None, [figure, standing]))]
+        rows.append((goal.words, goal.limit, "; ".join(filter(None, [*found, goal.remark]))))
+    return table(("goal", "limit", "found"), rows)
 
 
 def switches(results: Mapping[str, Json]) -> str:
-    """Optimizations that can be turned off, their speedups and their parity tests."""
-    heads = "Switch", "Optimization", "Speedup, memory (without)", "Tolerance"
-    rows = [(s.name, s.words, s.speedup(results), s.tolerance) for s in SWITCHES]
+    """Optimizations that can be turned off and their speedups; tolerances unless the usual one."""
+    heads = "switch", "optimization", "speedup, memory (without)", "tolerance"
+    rows = [(s.name, s.words, s.speedup(results), "" if s.tolerance == ROUNDING else s.tolerance) for s in SWITCHES]
     names = dict.fromkeys(name for switch in SWITCHES for name, _ in switch.rows)
     return f"{table(heads, rows)}\n{_caption(*(results[name] for name in names))}\n"
 

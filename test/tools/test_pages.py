@@ -96,10 +96,13 @@ RESULT = {"device": "a machine", "versions": {"python": "3"}, "date": "2026-11-2
 
 def test_benchmark_table_leaves_out_empty_columns():
     text = benchmark_table({**RESULT, "rows": [ROW]})
-    assert text.startswith("|  | median | compared with |\n")
+    assert text.startswith("|  | median (CPU) | compared with |\n")
+    assert "compared" not in benchmark_table({**RESULT, "rows": [{**ROW, "alternative": None}]})
     assert "| work | 1.23 ms | other: 3 (×2.44) |\n\na machine, 2026-11-28, load 1. `bench x`.\n" in text
     by_cpu = {**ROW, "cpu": 1.0, "alternative_cpu": 5.0}
-    assert "| work | 1.23 ms | 1 | other: 3 (×5) |" in benchmark_table({**RESULT, "rows": [by_cpu]})
+    assert "| work | 1.23 ms (1) | other: 3 (×5) |" in benchmark_table({**RESULT, "rows": [by_cpu]})
+    alike = {**ROW, "cpu": 1.23, "alternative_cpu": 6.15}
+    assert "| work | 1.23 ms | other: 3 (×5) |" in benchmark_table({**RESULT, "rows": [alike]})
 
 
 def test_networks_are_columns():
