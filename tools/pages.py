@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def subscribed() -> str:
 
 
 def parameters() -> str:
-    """Parameters of the node; each sensor parameter once for all sensors. The page describes an empty cell."""
+    """Parameters of the node; each sensor parameter once for all sensors."""
     rows = []
     listed = set()
     for name, entry, default in iter_parameters():
@@ -143,15 +144,16 @@ def parameters() -> str:
         if meta["range"] is not None:
             limits = "{:.10g}…{:.10g}".format(*meta["range"])
         limits = f" ({limits})" if limits else ""
-        change = "" if meta["change"] == CONFIGURE else meta["change"]
-        facts = change, meta["text"].replace("|", "\\|")
+        change = "" if meta["change"] == CONFIGURE else f" *{meta['change']}*"
+        text = meta["text"].replace("|", "\\|")
         if group not in MODALITIES:
-            rows.append((f"`{name}`", f"`{_yaml(default)}`{limits}", *facts))
+            rows.append((f"`{name}`{change}", f"`{_yaml(default)}`{limits}", text))
         elif short not in listed:
             listed.add(short)
             by_sensor = short in ("topic", "info_topic") or _yaml(default) == ""
-            rows.append((f"`<sensor>.{short}`", "by sensor" if by_sensor else f"`{_yaml(default)}`{limits}", *facts))
-    return table(("parameter", "default (accepted)", "set", "meaning"), rows)
+            value = "by sensor" if by_sensor else f"`{_yaml(default)}`{limits}"
+            rows.append((f"`<sensor>.{short}`{change}", value, text))
+    return table(("parameter", "default (accepted)", "meaning"), rows)
 
 
 def services() -> str:
@@ -250,12 +252,12 @@ def networks(results: Mapping[str, Json]) -> str:
 
 
 def encoders(results: Mapping[str, Json]) -> str:
-    """Times of SAM 2's encoders in ms, and how many times as fast as Meta's they are: a column per image size."""
+    """Times of SAM 2's encoders in ms, and how many times as fast as Meta's they are: a column per square size."""
     cells: dict[str, dict[str, str]] = {}
     for row in results["encoders"]["rows"]:
         backbone, size = row["name"].partition(",")[0].split()
         cells.setdefault(backbone, {})[size] = f"{_figure(row['median'])} ({speedup_of(row):.2f})"
-    sizes = list(dict.fromkeys(size for of_backbone in cells.values() for size in of_backbone))
+    sizes = [size for size in dict.fromkeys(chain(*cells.values())) if len({*size.split("x")}) == 1]
     rows = [[backbone, *(found.get(size, "") for size in sizes)] for backbone, found in cells.items()]
     return f"{table(['', *sizes], rows, range(1, len(sizes) + 1))}\n{_caption(results['encoders'])}\n"
 
@@ -303,15 +305,18 @@ def switches(results: Mapping[str, Json]) -> str:
 
 # docs/training.md
 
-_SCORES = {"miou": "mIoU", "miou_all": "over all classes", "fwiou": "fwIoU"}
+_SCORES = {"miou": "mIoU", "calibration_error_before": "error", "calibration_error": "calibrated"}
 _SINGLED_OUT = CAMERA, LIDAR
 
 
 def subsets(evaluation: Json) -> str:
-    """Scores of every subset of the sensors, in percent, and their mean."""
-    rows = [[" + ".join(entry["sensors"]), *(entry[key] for key in _SCORES)] for entry in evaluation["subsets"]]
-    means = [sum(column) / len(rows) for column in zip(*(row[1:] for row in rows), strict=True)]
-    return _scores(["sensors", *_SCORES.values()], [*rows, [f"mean of the {len(rows)}", *means]])
+    """Mean IoU and expected calibration error of every subset of the sensors, in percent, and their mean."""
+    scale = {key: 100 if "error" in key else 1 for key in _SCORES}
+    figures = [[scale[key] * entry[key] for key in _SCORES] for entry in evaluation["subsets"]]
+    names = [" + ".join(entry["sensors"]) for entry in evaluation["subsets"]]
+    means = [sum(column) / len(names) for column in zip(*figures, strict=True)]
+    rows = zip([*names, f"mean of the {len(names)}"], [*figures, means], strict=True)
+    return _scores(["sensors", *_SCORES.values()], [[name, *row] for name, row in rows])
 
 
 def conditions(evaluation: Json) -> str:
@@ -321,13 +326,14 @@ def conditions(evaluation: Json) -> str:
         [f"{kind}: {name}", *(entry["conditions"][kind][name]["miou"] for entry in shown.values())]
         for kind, names in shown["all"]["conditions"].items()
         for name in names
+        if len(names) > 1
     ]
     return _scores(["condition", *shown], rows)
 
 
 def classes(evaluation: Json) -> str:
-    """IoU of every class in the ground truth, in descending order."""
-    shown = _shown(evaluation)
+    """IoU of every class in the ground truth, in descending order: of all sensors, without LiDAR, of the camera."""
+    shown = {name: e for name, e in _shown(evaluation).items() if name in ("all", f"no {LIDAR}", CAMERA)}
     best = sorted(shown["all"]["per_class"].items(), key=lambda item: -(item[1] or 0))
     names = [name for name, iou in best if iou is not None]
     return _scores(["class", *shown], [[name, *(e["per_class"][name] for e in shown.values())] for name in names])
@@ -347,25 +353,9 @@ def protocols(evaluation: Json) -> str:
     return _scores(["sensors that fail are", "average", *(f"p = {p}" for p in emm["expected"])], rows)
 
 
-def calibration(evaluation: Json) -> str:
-    """Expected calibration error of every subset in percent, before and with its temperature."""
-    rows = [
-        [" + ".join(entry["sensors"]), 100 * entry["calibration_error_before"], 100 * entry["calibration_error"],
-         f"{entry['temperature']:.2f}"]
-        for entry in evaluation["subsets"]
-    ]  # fmt: skip
-    return _scores(["sensors", "error before", "error", "temperature"], rows)
-
-
 def yardstick(found: Json) -> str:
     """Figures of an earlier commit's weights and of the shipped ones on the same streets, in percent."""
     return _scores(["on the frozen streets", "before", "shipped"], [[n, *pair] for n, pair in found["figures"].items()])
-
-
-def yardstick_classes(found: Json) -> str:
-    """IoU per class of both weights with all sensors on the same streets, in percent."""
-    best = sorted(found["classes"].items(), key=lambda item: -item[1][1])
-    return _scores(["class, all sensors", "before", "shipped"], [[name, *pair] for name, pair in best])
 
 
 def ablation(found: Json) -> str:
@@ -426,8 +416,8 @@ def _tables() -> dict[str, Callable[[], str]]:
         **{f"bench_{name}": partial(benchmark_table, result) for name, result in results.items()},
         **{f"bench_{name}": partial(make, results) for name, make in PIVOTED.items()},
         **{make.__name__: partial(make, results) for make in (goals, switches, node_parts)},
-        **{make.__name__: partial(make, evaluation) for make in (subsets, conditions, classes, protocols, calibration)},
-        **{make.__name__: partial(make, _load(WEIGHTS / "yardstick.json")) for make in (yardstick, yardstick_classes)},
+        **{make.__name__: partial(make, evaluation) for make in (subsets, conditions, classes, protocols)},
+        "yardstick": partial(yardstick, _load(WEIGHTS / "yardstick.json")),
         "ablation": partial(ablation, ablated),
         "warm_start": partial(warm_start, _load(WEIGHTS / "warm_start.json")),
         "costmap": partial(costmap, _load(WEIGHTS / "costmap.json")),

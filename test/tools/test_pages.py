@@ -129,7 +129,11 @@ def test_rigs_of_the_node_are_columns():
 def entry(sensors, miou):
     figures = dict.fromkeys(("miou_all", "macc", "fwiou", "pixel_accuracy"), 2 * miou)
     by_condition = {"weather": {"night": {"miou": miou - 1}, "sun": {"miou": miou + 1}}}
-    return {"sensors": sensors, "miou": miou, **figures, "conditions": by_condition,
+    errors = {
+        "calibration_error_before": miou / 100,
+        "calibration_error": miou / 200,
+    }
+    return {"sensors": sensors, "miou": miou, **figures, **errors, "conditions": by_condition,
             "per_class": {"Bus": 2 * miou, "Road": 90.0, "Water": None}}  # fmt: skip
 
 
@@ -149,8 +153,9 @@ def cells(table):
 
 def test_subset_table_has_a_row_per_subset_and_the_mean():
     rows = cells(subsets(EVALUATION))[2:]
-    assert [row[:2] for row in rows] == [
-        ["camera + lidar", "30.0"], ["camera", "20.0"], ["lidar", "10.0"], ["mean of the 3", "20.0"],
+    assert rows == [
+        ["camera + lidar", "30.0", "30.0", "15.0"], ["camera", "20.0", "20.0", "10.0"],
+        ["lidar", "10.0", "10.0", "5.0"], ["mean of the 3", "20.0", "20.0", "10.0"],
     ]  # fmt: skip
 
 
@@ -158,7 +163,8 @@ def test_condition_and_class_tables_have_columns_for_camera_and_lidar():
     headings, _, night, sun = cells(conditions(EVALUATION))
     assert headings == ["condition", "all", "no camera", "no lidar", "camera", "lidar"]
     assert night == ["weather: night", "29.0", "9.0", "19.0", "19.0", "9.0"] and sun[1] == "31.0"
-    assert [row[:2] for row in cells(classes(EVALUATION))[2:]] == [["Road", "90.0"], ["Bus", "60.0"]]
+    assert cells(classes(EVALUATION))[0] == ["class", "all", "no lidar", "camera"]
+    assert cells(classes(EVALUATION))[2:] == [["Road", "90.0", "90.0", "90.0"], ["Bus", "60.0", "40.0", "40.0"]]
 
 
 def test_protocol_table_has_a_row_per_failure():
