@@ -65,6 +65,7 @@ COMMANDS = {
     "simulate": (["simulate", "out"], "open3d-cpu", "sim"),
     "demo": (["demo", "--headless"], "open3d-cpu", "sim"),
     "evaluate": (["evaluate", "bag"], "jinja2", "report"),
+    "export": (["export", "street", "--format", "openvino"], "openvino", "openvino"),
 }
 
 

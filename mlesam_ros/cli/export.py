@@ -88,6 +88,8 @@ def export(
             images = _bag_images(pipeline, Path(calibrate), parameters, image_size, sets)
             height, width = next(iter(images[0].values())).shape[1:]
             image_size = height, width
+            if missing := [m for m in pipeline.config.modalities if not any(m in found for found in images)]:
+                typer.echo(f"{calibrate} has no images of {', '.join(missing)}: their encoders stay in fp32", err=True)
     content, info = export_checkpoint(checkpoint, format, precision, image_size, base_weights, images)
     path = output or export_path(info.checkpoint_sha256, format, precision, info.size)
     path.parent.mkdir(parents=True, exist_ok=True)

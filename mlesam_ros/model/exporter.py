@@ -195,16 +195,20 @@ def check_export(runtime: str, precision: str, size: Size | None) -> None:
 @torch.no_grad()
 def _specialize(model: MLESAM, size: Size) -> MLESAM:
     """Specialize a model to one image size, in place: constant positions, and one convolution where two follow."""
+
+    def dtype(module: nn.Module) -> torch.dtype:
+        return next(module.parameters()).dtype  # of the export, which may be fp16
+
     backbone, decoder = model.backbone, model.decoder
     if not isinstance(backbone, HieraBackbone):
         position = backbone.position(size[0] // 16, size[1] // 16)
-        backbone.position = lambda h, w: position  # type: ignore[method-assign]
+        backbone.position = lambda h, w: position.to(dtype(backbone))  # type: ignore[method-assign]
         for block in backbone.blocks:
             block.attn.fused = True
         return model
     trunk = backbone.trunk
     position = trunk.position(size[0] // PATCH_STRIDE, size[1] // PATCH_STRIDE)
-    trunk.position = lambda h, w: position  # type: ignore[method-assign]
+    trunk.position = lambda h, w: position.to(dtype(trunk))  # type: ignore[method-assign]
     for level, name in enumerate(("conv_s1", "conv_s0"), start=2):
         stage = cast(Any, backbone.neck.convs[level])
         stage.conv = _combine(stage.conv, getattr(decoder, name))
@@ -258,7 +262,8 @@ def _to_openvino(
     with tempfile.TemporaryDirectory() as folder:
         for name, part in parts.items():
             path = Path(folder) / f"{name}.xml"
-            openvino.save_model(part, path, compress_to_fp16=info.precision == "fp16")
+            halved = info.precision == "fp16" and name != HEADS  # OpenVINO's transposed convolution in f16 is random
+            openvino.save_model(part, path, compress_to_fp16=halved)
             files |= {p.name: p.read_bytes() for p in (path, path.with_suffix(".bin"))}
     return write_archive(files, info), info
 
@@ -295,7 +300,8 @@ def quantize(
 ) -> tuple[dict[str, Any], dict[str, tuple[str, float]]]:
     """Quantize the encoders to int8 by nncf's post-training quantization.
 
-    Router and heads stay in floating point: they take an eighth of the time, and their logits decide the labels.
+    Router and heads stay in floating point: they take an eighth of the time, and their logits decide the labels. So
+    do encoders of modalities without images.
 
     Args:
         openvino: the module.
@@ -308,10 +314,12 @@ def quantize(
     import nncf  # noqa: PLC0415  (an extra)
 
     nncf.set_log_level(logging.ERROR)
-    quantized: dict[str, Any] = {HEADS: parts[HEADS]}
+    quantized: dict[str, Any] = dict(parts)
     layers: dict[str, tuple[str, float]] = {}
     for modality in (name for name in parts if name != HEADS):
         images = [frames[modality][None] for frames in calibration if modality in frames]
+        if not images:
+            continue
         quantized[modality] = nncf.quantize(
             parts[modality],
             nncf.Dataset(images),
@@ -321,7 +329,7 @@ def quantize(
         )
         errors = _layer_errors(openvino, parts[modality], quantized[modality], images[:_REPORTED_SETS])
         layers |= {f"{modality} {name}": entry for name, entry in errors.items()}
-    return {name: quantized[name] for name in parts}, layers
+    return quantized, layers
 
 
 _LAYERS = ("Convolution", "MatMul", "ScaledDotProductAttention")
