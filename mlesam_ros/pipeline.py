@@ -109,6 +109,8 @@ class Pipeline:
             {} if checkpoint is None else exports.load(checkpoint, self._torch.model.config)
         )
         self._unexported: set[Size] = set()
+        if exports.chosen:
+            self.encodes_on_device = False  # exported files read images of the host
         self._sweeps = SweepMotions()
         self._last = Inputs()
 

@@ -326,7 +326,7 @@ def load_checkpoint(
     """
     metadata = _read_metadata(Path(path))
     config = _parse_config(path, metadata)
-    _check_labels(path, config.label_space, label_space or config.label_space)
+    check_labels(path, config.label_space, label_space or config.label_space)
     _check_shapes(path, config)
     model = MLESAM(config)
     load_base(model, resolve_base_weights(config.backbone, base_weights))
@@ -483,7 +483,7 @@ def check_compatible(
     metadata = _read_metadata(Path(path))
     config, current = _parse_config(path, metadata), _current_config(model)
     check_fields(path, config, current, names)
-    _check_labels(path, config.label_space, current.label_space if same_labels else config.label_space)
+    check_labels(path, config.label_space, current.label_space if same_labels else config.label_space)
     exact = all(p.dtype == torch.float32 for p in model.backbone.parameters())
     found = model.base_sha256 if model.base_sha256 and not exact else weights_sha256(model.backbone)
     if found != metadata["base_sha256"]:
@@ -506,7 +506,7 @@ def check_replacement(path: str | Path, current: MLESAMConfig) -> None:
     config = _parse_config(path, _read_metadata(Path(path)))
     check_fields(path, config, current, ("backbone", "modalities"))
     theirs, ours = config.label_space, current.label_space
-    _check_labels(path, theirs, ours)
+    check_labels(path, theirs, ours)
     pairs = [(f"{theirs.name} with {n} as {tuple(a)}", f"{ours.name} with {n} as {tuple(b)}") for n, a, b in zip(
         theirs.names, theirs.colors, ours.colors, strict=True) if a != b or theirs.name != ours.name]  # fmt: skip
     if pairs:  # name and colors are published only once
@@ -527,12 +527,18 @@ def check_fields(path: str | Path, theirs: MLESAMConfig, ours: MLESAMConfig, nam
             )
 
 
-def _check_labels(path: str | Path, theirs: LabelSpace, ours: LabelSpace) -> None:
+def check_labels(path: str | Path, theirs: LabelSpace, ours: LabelSpace, remedy: str = "") -> None:
+    """Refuse a file whose classes differ.
+
+    Raises:
+        CheckpointError: names the first class that differs.
+    """
     for index, (name, other) in enumerate(zip_longest(theirs.names, ours.names)):
         if name != other:
             raise CheckpointError(
                 f"{path} was trained on label space {theirs.name} ({len(theirs)} classes), not on {ours.name} "
-                f"({len(ours)} classes): class {index} is {name} there and {other} here."
+                f"({len(ours)} classes): class {index} is {name} there and {other} here.",
+                remedy,
             )
 
 

@@ -12,10 +12,12 @@ import io
 import json
 import os
 import shlex
+import shutil
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,10 +26,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
+from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, PackageError
 from mlesam_ros.extras import is_installed, require_extra
-from mlesam_ros.files import expand_path
+from mlesam_ros.files import atomic_write, expand_path
 from mlesam_ros.model.backbones import LEVELS
+from mlesam_ros.model.checkpoint import check_labels
 from mlesam_ros.model.inference import TORCH, Image, Prediction
 from mlesam_ros.model.mlesam import check_images
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -163,7 +166,7 @@ class _Exported(ABC):
         Raises:
             ImageError: as `MLESAM.forward`, or an image is not of the exported size.
         """
-        arrays = {m: i.numpy() if isinstance(i, Tensor) else i for m, i in images.items()}
+        arrays = {m: i.cpu().numpy() if isinstance(i, Tensor) else i for m, i in images.items()}
         present = check_images({m: torch.from_numpy(a)[None] for m, a in arrays.items()}, self._modalities)
         sizes = {arrays[m].shape[-2:] for m in present}
         if sizes != {self.info.size}:
@@ -187,40 +190,137 @@ class _Exported(ABC):
 
 
 class OnnxRuntime(_Exported):
-    """Runs an `.onnx` file with ONNX Runtime on the CPU."""
+    """Runs an `.onnx` file with ONNX Runtime: on the CPU, or on a GPU by TensorRT where it is available, else CUDA."""
 
     name = ONNX
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, device: str = "cpu", log: Log = lambda text: None) -> None:
         """Load the file.
 
         Args:
             path: file of `mlesam export --format onnx`.
             threads: CPU threads.
+            device: such as `cpu` or `cuda:1`.
+            log: receives a sentence when TensorRT builds its engines.
 
         Raises:
             CheckpointError: the file is damaged or of another format.
-            PackageError: ONNX Runtime is not installed.
+            PackageError: ONNX Runtime is not installed, or not for the device.
         """
-        require_extra(MODULES[ONNX], f"runtime {ONNX}")
+        require_onnxruntime(device)
         import onnxruntime  # noqa: PLC0415  (an extra)
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+
+        def start(*providers: Any) -> Any:
+            return onnxruntime.InferenceSession(path, options, providers=[*providers, "CPUExecutionProvider"])
+
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = start()
+            text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         except Exception as error:  # its own types of the C++ library
             raise _damaged(path, error) from error
-        super().__init__(
-            ExportInfo.from_json(path, self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
-        )
+        super().__init__(ExportInfo.from_json(path, text))
+        if not device.startswith("cpu"):
+            self._use_gpu(path, device, start, onnxruntime.get_available_providers(), log)
+
+    def _use_gpu(self, path: Path, device: str, start: Callable[..., Any], available: Sequence[str], log: Log) -> None:
+        cuda = (_CUDA, {"device_id": int(device.partition(":")[2] or 0)})
+        if _TENSORRT not in available:
+            self._session = start(cuda)
+            return
+        engines = EngineCache(path, device, log)
+        options = {
+            **cuda[1], "trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines.folder),
+            "trt_fp16_enable": self.precision == "fp16",
+        }  # fmt: skip
+        for again in (True, False):
+            try:
+                self._session = start((_TENSORRT, options), cuda)
+                for count in range(len(self._modalities), 0, -1):  # each extends the range of the engines' shapes
+                    present = self._modalities[:count]
+                    self(dict.fromkeys(present, np.zeros((3, *self.info.size), np.float32)))
+                break
+            except Exception as error:  # its own types of the C++ library
+                if not (again and engines.reused):
+                    raise _damaged(path, error) from error
+                engines.clear("cannot be read")
+        engines.seal()
 
     def __call__(self, images: Mapping[Modality, Image | Tensor]) -> Prediction:
         """Segment; see `Runtime`."""
         present, arrays = self._inputs(images)
         found = self._session.run(None, {"images": np.concatenate(arrays), "modalities": self._places(present)})
         return self._prediction(present, *found)
+
+
+_CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+def require_onnxruntime(device: str) -> None:
+    """Check that ONNX Runtime is installed, and that it is the build for the device.
+
+    Raises:
+        PackageError: it is not.
+    """
+    require_extra(MODULES[ONNX], f"runtime {ONNX}")
+    import onnxruntime  # noqa: PLC0415  (an extra)
+
+    if not device.startswith("cpu") and _CUDA not in onnxruntime.get_available_providers():
+        raise PackageError(
+            f"runtime {ONNX} on {device} needs the package onnxruntime-gpu, but onnxruntime for CPUs is installed.",
+            "Replace it: pip uninstall onnxruntime && pip install onnxruntime-gpu.",
+        )
+
+
+class EngineCache:
+    """Folder of TensorRT's engines of one file, for one GPU and one version of the libraries, with their SHA-256.
+
+    ONNX Runtime reads engines of that name without a check.
+
+    Attributes:
+        folder: path of the folder.
+        reused: whether it had engines.
+    """
+
+    def __init__(self, file: Path, device: str, log: Log) -> None:
+        """Make the folder, or clear it if an engine is damaged or was not finished."""
+        import onnxruntime  # noqa: PLC0415  (an extra)
+
+        libraries = sorted(f"{d.name} {d.version}" for d in distributions() if d.name.startswith("tensorrt"))
+        parts = file_sha256(file), torch.cuda.get_device_name(device), onnxruntime.__version__, *libraries
+        self.folder = exports_folder() / "engines" / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        self._log = log
+        self.reused = self.folder.exists()
+        if self.reused and self._found() != self._sealed():
+            self.clear("are damaged")
+        elif not self.reused:
+            self.clear("are not there")
+
+    def clear(self, reason: str) -> None:
+        """Remove the engines, and log that they are built again."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.reused = False
+        self._log(f"TensorRT builds its engines, which takes minutes, since those of {self.folder} {reason}.")
+
+    def seal(self) -> None:
+        """Write down the hashes of the engines."""
+        atomic_write(self.folder / _SEAL, json.dumps(self._found()).encode())
+
+    def _found(self) -> dict[str, str]:
+        return {p.name: file_sha256(p) for p in sorted(self.folder.iterdir()) if p.name != _SEAL}
+
+    def _sealed(self) -> Any:
+        try:
+            return json.loads((self.folder / _SEAL).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+
+_SEAL = "sha256.json"
 
 
 class OpenVinoRuntime(_Exported):
@@ -248,7 +348,7 @@ class OpenVinoRuntime(_Exported):
         try:
             with zipfile.ZipFile(path) as archive:
                 content = {name: archive.read(name) for name in archive.namelist()}
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise _damaged(path, error) from error
         super().__init__(ExportInfo.from_json(path, content.get(_INFO, b"").decode("utf-8", "replace")))
         core = openvino.Core()
@@ -256,16 +356,16 @@ class OpenVinoRuntime(_Exported):
             "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,
         }  # fmt: skip
-        if self.precision != "int8":  # its attention is inexact in bf16, which is its own choice
-            settings["INFERENCE_PRECISION_HINT"] = "f32"
 
-        def compiled(part: str) -> Any:
+        def compiled(part: str, quantized: bool) -> Any:
             model = core.read_model(io.BytesIO(content[f"{part}.xml"]), io.BytesIO(content[f"{part}.bin"]))
-            return core.compile_model(model, "CPU", settings).create_infer_request()
+            exact = {} if quantized else {"INFERENCE_PRECISION_HINT": "f32"}  # bf16 of its own choice loses labels
+            return core.compile_model(model, "CPU", settings | exact).create_infer_request()
 
+        quantized = {name.rpartition(" ")[0] for name in self.info.layers}
         try:
-            self._encoders = {m: compiled(m) for m in self._modalities}
-            self._heads = compiled(HEADS)
+            self._encoders = {m: compiled(m, m in quantized) for m in self._modalities}
+            self._heads = compiled(HEADS, bool(quantized))
         except (KeyError, RuntimeError) as error:
             raise _damaged(path, error) from error
 
@@ -280,7 +380,6 @@ class OpenVinoRuntime(_Exported):
 
 _INFO = "info.json"
 HEADS = "heads"
-_TYPES: dict[str, Callable[[Path, int], OnnxRuntime | OpenVinoRuntime]] = {ONNX: OnnxRuntime, OPENVINO: OpenVinoRuntime}
 
 
 def write_archive(parts: Mapping[str, bytes], info: ExportInfo) -> bytes:
@@ -335,7 +434,7 @@ class ExportFinder:
     Attributes:
         runtime: one of `RUNTIMES`, or auto for the fastest that is installed and has a file.
         precision: of the files; auto for any.
-        device: such as `cpu`; exported files run on the CPU.
+        device: such as `cpu`; OpenVINO runs on the CPU only.
         threads: CPU threads.
         log: receives one sentence for each decision.
     """
@@ -354,7 +453,9 @@ class ExportFinder:
             PackageError: the runtime is not installed.
         """
         check_choice("runtime", self.runtime, (AUTO, *RUNTIMES))
-        if self.runtime in MODULES:
+        if self.runtime == ONNX:
+            require_onnxruntime(self.device)
+        if self.runtime == OPENVINO:
             if not self.device.startswith("cpu"):
                 raise ConfigError(
                     f"runtime {self.runtime} runs on the CPU, but device is {self.device}.",
@@ -385,7 +486,7 @@ class ExportFinder:
         for runtime, precision in wanted:
             for file in sorted(exports_folder().glob(export_path(digest, runtime, precision, "*").name)):
                 try:
-                    loaded = load_exported(file, self.threads)
+                    loaded = load_exported(file, self.threads, self.device, self.log)
                     _check_origin(file, loaded.info, digest, config)
                 except MlesamError as error:
                     if self.chosen:
@@ -407,30 +508,29 @@ class ExportFinder:
 
     def _wanted(self) -> list[tuple[str, str]]:
         """Runtimes and precisions of the files to look for."""
-        if self.runtime == TORCH or not self.device.startswith("cpu"):
+        if self.runtime == TORCH or (self.runtime == AUTO and not self.device.startswith("cpu")):
             return []
         pairs = ORDER if self.chosen else [(r, p) for r, p in FASTER_THAN_TORCH if is_installed(MODULES[r])]
         return [(r, p) for r, p in pairs if self.runtime in (AUTO, r) and self.precision in (AUTO, p)]
 
 
-def load_exported(path: Path, threads: int = 1) -> OnnxRuntime | OpenVinoRuntime:
-    """Load an exported file by its suffix.
+def load_exported(
+    path: Path, threads: int = 1, device: str = "cpu", log: Log = lambda text: None
+) -> OnnxRuntime | OpenVinoRuntime:
+    """Load an exported file by its suffix; see `OnnxRuntime` for the arguments.
 
     Raises:
         CheckpointError, PackageError: see `OnnxRuntime` and `OpenVinoRuntime`.
         ConfigError: another suffix.
     """
-    check_choice("suffix of an exported file", path.suffix.removeprefix("."), tuple(_TYPES))
-    return _TYPES[path.suffix.removeprefix(".")](path, threads)
+    runtime = path.suffix.removeprefix(".")
+    check_choice("suffix of an exported file", runtime, tuple(MODULES))
+    return OnnxRuntime(path, threads, device, log) if runtime == ONNX else OpenVinoRuntime(path, threads)
 
 
 def _check_origin(path: Path, info: ExportInfo, digest: str, config: MLESAMConfig) -> None:
     """Refuse a file of another checkpoint, such as a renamed one."""
     theirs, ours = MLESAMConfig.from_dict(info.config), MLESAMConfig.from_dict(config.to_dict())
-    if theirs.label_space != ours.label_space:
-        raise CheckpointError(
-            f"{path} has label space {theirs.label_space.name}, but the checkpoint has {ours.label_space.name}.",
-            EXPORT_AGAIN,
-        )
+    check_labels(path, theirs.label_space, ours.label_space, EXPORT_AGAIN)
     if info.checkpoint_sha256 != digest or theirs != ours:
         raise CheckpointError(f"{path} was exported from another checkpoint than {digest[:16]}.", EXPORT_AGAIN)

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import openvino
 import pytest
 import torch
@@ -17,9 +18,11 @@ from torch.nn import functional as F
 
 from mlesam_ros import extras
 from mlesam_ros.errors import CheckpointError, ConfigError, ImageError, PackageError
-from mlesam_ros.model.checkpoint import load_base, load_checkpoint, save_checkpoint
+from mlesam_ros.model.backbones import LEVELS
+from mlesam_ros.model.checkpoint import load_checkpoint, save_backbone, save_checkpoint
 from mlesam_ros.model.exporter import check_export, export_checkpoint
 from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.model.runtimes import (
     METADATA_KEY,
     ONNX,
@@ -31,9 +34,9 @@ from mlesam_ros.model.runtimes import (
     write_archive,
 )
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.preprocessing.images import to_rgb
+from mlesam_ros.simulation.weather import WEATHERS
 from mlesam_ros.simulation.world import World
-from mlesam_ros.types import CAMERA, LIDAR, MODALITIES
+from mlesam_ros.types import CAMERA, LIDAR, MODALITIES, FrameSet
 
 SIZE = (64, 96)
 STREET_SIZE = (192, 320)
@@ -97,36 +100,73 @@ def test_every_subset_equals_pytorch(runtime, subset, loaded, model):
         np.testing.assert_allclose([*weights.values()], output.weights[level][0], atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def camera(tmp_path_factory):
-    """The shipped weights with one sensor, and images of streets: on noise every rounding changes labels."""
-    full = load_checkpoint("street")
-    model = MLESAM(
-        replace(full.config, modalities=(CAMERA,), preprocessors={}, normalization={}, settings={}, temperatures={})
-    ).eval()
-    load_base(model, "hiera_nano")
-    model.load_state_dict({name: t for name, t in full.state_dict().items() if name in model.state_dict()})
-    path = tmp_path_factory.mktemp("camera") / "camera.safetensors"
-    save_checkpoint(path, model)
-    mean, std = (np.float32(part)[:, None, None] for part in full.config.normalization[CAMERA])
-    frames = [World(seed, "sun", STREET_SIZE).sample(5).frames[CAMERA] for seed in range(5)]
-    images = [{CAMERA: (to_rgb(frame.payload).transpose(2, 0, 1) / np.float32(255) - mean) / std} for frame in frames]
-    return path, images, Pipeline(model, "cpu", "fp32", 1).infer(images[4]).labels
-
-
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_smaller_files_keep_the_masks(precision, camera, export, tmp_path):
-    checkpoint, images, labels = camera
-    content, info = export_checkpoint(checkpoint, OPENVINO, precision, STREET_SIZE, None, images[:4])
-    path = tmp_path / "small.openvino"
+@pytest.mark.parametrize("runtime", [ONNX, OPENVINO])
+def test_a_model_with_one_sensor(runtime, tmp_path):
+    torch.manual_seed(3)
+    model = MLESAM(MLESAMConfig(rank=2, image_size=64, modalities=(LIDAR,))).eval()
+    save_backbone(tmp_path / "base.safetensors", model.backbone)
+    save_checkpoint(tmp_path / "one.safetensors", model)
+    content, _ = export_checkpoint(tmp_path / "one.safetensors", runtime, "fp32", SIZE, tmp_path / "base.safetensors")
+    path = tmp_path / f"one.{runtime}"
     path.write_bytes(content)
-    assert (load_exported(path)(images[4]).labels == labels).mean() > (0.99 if precision == "fp16" else 0.8)
+    images = images_of((LIDAR,))
+    found, expected = load_exported(path)(images), Pipeline(model, "cpu", "fp32", 1).infer(images)
+    assert (found.labels != expected.labels).mean() < 1e-3
+    assert np.abs(found.confidence.astype(int) - expected.confidence).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def street():
+    """Images of simulated streets by the shipped weights' preprocessors, and PyTorch's labels of the last, per subset.
+
+    On noise every rounding changes labels.
+    """
+    pipeline, images = Pipeline(load_checkpoint("street"), "cpu", "fp32", 1), []
+    for seed, weather in enumerate((*WEATHERS, *WEATHERS, "sun")):
+        world = World(seed, weather, tuple(2 * side for side in STREET_SIZE))
+        frame = world.sample(5)
+        images.append(pipeline.encode(FrameSet(frame.stamp, CAMERA, frame.frames, {}), world.rig))
+    *calibration, last = images
+    assert {i.shape for i in last.values()} == {(3, *STREET_SIZE)}
+    return calibration, last, {s: pipeline.infer({m: last[m] for m in s}).labels for s in SUBSETS}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "least"), [(ONNX, "fp16", 0.99), (OPENVINO, "fp16", 0.99), (OPENVINO, "int8", 0.9)]
+)
+def test_smaller_files_keep_the_masks_of_every_subset(runtime, precision, least, street, tmp_path):
+    calibration, images, labels = street
+    content, info = export_checkpoint("street", runtime, precision, STREET_SIZE, None, calibration)
+    path = tmp_path / f"small.{runtime}"
+    path.write_bytes(content)
+    exported = load_exported(path)
+    for subset in SUBSETS:
+        first, second = (exported({m: images[m] for m in subset}) for _ in range(2))
+        assert (first.labels == labels[subset]).mean() > least, subset
+        assert np.array_equal(first.labels, second.labels) and np.array_equal(first.confidence, second.confidence)
     if precision == "int8":
         assert {kind for kind, _ in info.layers.values()} == {"int8", "fp"}
-        kind, error = info.layers["camera backbone.trunk.blocks.0.mlp.layers.0/aten::linear/MatMul"]
-        assert kind == "int8" and 0 < error < 0.1
-        assert info.versions["nncf"] and load_exported(path).info.layers.keys() == info.layers.keys()
+        for modality in MODALITIES:
+            kind, error = info.layers[f"{modality} backbone.trunk.blocks.0.mlp.layers.0/aten::linear/MatMul"]
+            assert kind == "int8" and 0 < error < 0.1
+        assert info.versions["nncf"] and exported.info.layers.keys() == info.layers.keys()
         assert all("aten::linear/Add" in names for names in linear_kernels(path))  # with their biases
+
+
+def test_encoders_without_images_for_calibration_stay_in_floating_point(weights, model, tmp_path):
+    """As on a robot that lacks the sensor."""
+    calibration = [images_of((CAMERA,), SIZE, seed) for seed in range(2)]
+    content, info = export_checkpoint(
+        weights["checkpoint"], OPENVINO, "int8", SIZE, weights["base_weights"], calibration
+    )
+    assert {name.partition(" ")[0] for name in info.layers} == {CAMERA}
+    path = tmp_path / "partly.openvino"
+    path.write_bytes(content)
+    features = load_exported(path)._encoders[LIDAR].infer([images_of((LIDAR,))[LIDAR][None]]).to_tuple()
+    with torch.inference_mode():
+        expected = model.features({LIDAR: torch.from_numpy(images_of((LIDAR,))[LIDAR])[None]}).pyramid
+    for level, found in zip(LEVELS, features, strict=True):
+        np.testing.assert_allclose(found, expected[level][0], atol=1e-4 * float(expected[level].abs().max()))
 
 
 def linear_kernels(path):
@@ -184,13 +224,135 @@ def test_int8_needs_images(weights):
 
 
 @pytest.mark.parametrize("runtime", [ONNX, OPENVINO])
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 100])
+def unknown_compression(archive):
+    """Set the compression method in the last entry of a ZIP archive's directory."""
+    place = archive.rindex(b"PK\x01\x02") + 10
+    return archive[:place] + b"\x63" + archive[place + 1 :]
+
+
+COMMON_DAMAGES = [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 100]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "damage"),
+    [
+        *((runtime, damage) for runtime in (ONNX, OPENVINO) for damage in COMMON_DAMAGES),
+        (ONNX, lambda b: b.replace(b'{"runtime"', b'{"run\xfftim')),  # not UTF-8
+        (OPENVINO, unknown_compression),
+        (OPENVINO, lambda b: b.replace(b"</net>", b"</nut>")),
+    ],
+)
 def test_damaged_files_are_refused_in_one_sentence(runtime, damage, export, tmp_path):
     path = tmp_path / f"damaged.{runtime}"
     path.write_bytes(damage(export(runtime)[0].read_bytes()))
     with pytest.raises(CheckpointError) as refused:
         load_exported(path)
     assert "\n" not in str(refused.value) and "Export it again" in refused.value.remedy
+
+
+class FakeSession:
+    """ONNX Runtime's session on a machine with a GPU: computes on the CPU, and keeps the providers that it was given.
+
+    TensorRT's provider writes an engine, and cannot read one that is damaged.
+    """
+
+    def __init__(self, path, options, providers):
+        self.session = onnxruntime.capi.onnxruntime_inference_collection.InferenceSession(path, options)
+        self.providers, self.counts = providers, []
+        self.made.append(self)
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+    def run(self, outputs, inputs):
+        self.counts.append(len(inputs["images"]))
+        if self.providers[0][0] == "TensorrtExecutionProvider":
+            engine = Path(self.providers[0][1]["trt_engine_cache_path"]) / "graph_sm90.engine"
+            if engine.exists() and engine.read_bytes() != b"engine":
+                raise RuntimeError("TensorRT EP could not deserialize engine from cache")
+            engine.write_bytes(b"engine")
+        return self.session.run(outputs, inputs)
+
+
+@pytest.fixture
+def gpu(monkeypatch, folder):
+    """Makes ONNX Runtime one for GPUs with some providers; the list of its sessions."""
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Test")
+    monkeypatch.setattr(FakeSession, "made", [], raising=False)
+
+    def make(*providers):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*providers, "CPUExecutionProvider"])
+        return FakeSession.made
+
+    return make
+
+
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+def test_on_a_gpu_onnx_files_run_by_cuda(gpu, export, model):
+    made = gpu(CUDA)
+    runtime = load_exported(export(ONNX)[0], 1, "cuda:1")
+    found = runtime({m: torch.from_numpy(image) for m, image in images_of(MODALITIES).items()})
+    assert np.array_equal(found.labels, load_exported(export(ONNX)[0])(images_of(MODALITIES)).labels)
+    assert [session.providers for session in made] == [
+        ["CPUExecutionProvider"],
+        [(CUDA, {"device_id": 1}), "CPUExecutionProvider"],
+        ["CPUExecutionProvider"],
+    ]
+
+
+def test_tensorrt_builds_engines_for_every_number_of_sensors_once(gpu, export):
+    made, said = gpu(TENSORRT, CUDA), []
+    for _ in range(2):
+        load_exported(export(ONNX)[0], 1, "cuda", said.append)
+    (name, options), *others = made[-1].providers
+    assert name == TENSORRT and options["trt_engine_cache_enable"] and not options["trt_fp16_enable"]
+    assert others == [(CUDA, {"device_id": 0}), "CPUExecutionProvider"]
+    assert made[-1].counts == [4, 3, 2, 1]
+    assert len(said) == 1 and "TensorRT builds its engines" in said[0]
+
+
+def engines(folder):
+    return [path for path in folder.rglob("*.engine")]
+
+
+def test_engines_belong_to_a_file_a_gpu_and_a_version(gpu, export, folder, monkeypatch, tmp_path):
+    gpu(TENSORRT, CUDA)
+    load_exported(export(ONNX)[0], 1, "cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Other")
+    load_exported(export(ONNX)[0], 1, "cuda")
+    monkeypatch.setattr(onnxruntime, "__version__", "99.0")
+    load_exported(export(ONNX)[0], 1, "cuda")
+    content = export(ONNX)[0].read_bytes()
+    other = tmp_path / "other.onnx"
+    other.write_bytes(content + b"\xc2\x3e\x00")  # an unknown field of the message
+    load_exported(other, 1, "cuda")
+    assert len(engines(folder)) == 4
+
+
+@pytest.mark.parametrize("damage", ["engine", "seal", "both"])
+def test_damaged_engines_are_built_again_and_that_is_said(damage, gpu, export, folder):
+    gpu(TENSORRT, CUDA)
+    load_exported(export(ONNX)[0], 1, "cuda")
+    (engine,) = engines(folder)
+    seal = engine.with_name("sha256.json")
+    if damage != "seal":
+        engine.write_bytes(b"engi")
+    if damage != "engine":
+        seal.write_text("" if damage == "seal" else json.dumps({engine.name: file_sha256(engine)}))
+    said = []
+    load_exported(export(ONNX)[0], 1, "cuda", said.append)
+    reason = "cannot be read" if damage == "both" else "are damaged"
+    assert said == [f"TensorRT builds its engines, which takes minutes, since those of {engine.parent} {reason}."]
+    assert engine.read_bytes() == b"engine"
+
+
+def test_onnx_on_a_gpu_needs_its_build_of_onnxruntime(export):
+    with pytest.raises(PackageError, match="onnx on cuda needs the package onnxruntime-gpu") as refused:
+        ExportFinder(ONNX, device="cuda")
+    assert "pip install onnxruntime-gpu" in refused.value.remedy
 
 
 def with_info(path, target, **changes):
@@ -291,8 +453,11 @@ def test_a_file_of_another_label_space_is_refused(cached, start, export, model):
     config = json.loads(json.dumps(model.config.to_dict()))
     config["label_space"]["classes"][0]["name"] = "Castle"
     with_info(export(OPENVINO)[0], cached, config=config)
-    with pytest.raises(CheckpointError, match="has label space deliver, but the checkpoint has deliver"):
+    words = r"deliver \(25 classes\), not on deliver \(25 classes\): class 0 is Castle there and Building here"
+    with pytest.raises(CheckpointError, match=words):
         start(OPENVINO)
+    pipeline, said = start()
+    assert pipeline.runtime == "torch fp32" and "class 0 is Castle there" in said[0]
 
 
 def test_a_runtime_that_is_not_installed(cached, start, monkeypatch):
