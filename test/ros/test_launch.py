@@ -12,7 +12,7 @@ pytest.importorskip("rclpy")
 import launch_stand_ins as stand_ins
 
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.config import build_parameters, iter_parameters
+from mlesam_ros.config import PRECISIONS, RUNTIMES, build_parameters, iter_parameters
 from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.middleware import PROFILE_VARIABLES
@@ -67,6 +67,17 @@ def test_names_of_several_cameras_are_one_list_parameter():
     assert build_parameters(parameters_of(node)).cameras == ("front", "left")
 
 
+def test_runtime_reaches_the_node():
+    (node,) = stand_ins.execute(PERCEPTION, runtime="openvino").processes
+    assert parameters_of(node) == {"runtime": "openvino"}
+    assert build_parameters(parameters_of(node)).runtime == "openvino"
+
+
+def test_choices_of_arguments_are_those_of_their_parameters():
+    arguments = stand_ins.execute(PERCEPTION).arguments
+    assert arguments["precision"].choices == ["", *PRECISIONS] and arguments["runtime"].choices == ["", *RUNTIMES]
+
+
 def test_global_tf_disables_the_remapping_of_tf():
     for given, remapped in (({}, True), ({"global_tf": "true"}, False)):
         for process in stand_ins.execute(PERCEPTION, namespace="left", rviz="true", **given).processes:
@@ -84,7 +95,14 @@ def test_overrides_are_parameters_and_arguments_are_described():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("autostart", "yes"), ("use_sim_time", "1"), ("log_level", "loud"), ("precision", "fp8"), ("rviz", "maybe")],
+    [
+        ("autostart", "yes"),
+        ("use_sim_time", "1"),
+        ("log_level", "loud"),
+        ("precision", "fp8"),
+        ("runtime", "tensorrt"),
+        ("rviz", "maybe"),
+    ],
 )
 def test_invalid_choices_are_refused(name, value):
     with pytest.raises(RuntimeError, match=name):
