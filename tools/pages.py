@@ -251,6 +251,31 @@ def networks(results: Mapping[str, Json]) -> str:
     return f"{table(['ms', *(head for head, _ in columns)], rows, range(1, len(columns) + 1))}\n{_caption(*of_model)}\n"
 
 
+_OF_RUNTIME = {
+    "labels of fp32": "labels of fp32, %", "mIoU on held-out streets": "mIoU (fp32), %", "its file": "file, MB",
+    "from its file to the first mask": "start, ms",
+}  # fmt: skip
+
+
+def runtimes(results: Mapping[str, Json]) -> str:
+    """Times of the network in each runtime, and the size, start and masks of its file: a row per runtime."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in results["runtimes"]["rows"]:
+        name, _, of = row["name"].partition(": ")
+        own, median, fp32 = cells.setdefault(name, {}), _figure(row["median"]), row["alternative_median"]
+        if of:
+            own[_OF_RUNTIME[of]] = f"{median} ({_figure(fp32)})" if fp32 else median
+        else:
+            own |= {
+                "median, ms": median,
+                "CPU, ms": _figure(row["cpu"]),
+                "beside torch fp32": f"×{speedup_of(row):.2f}",
+            }
+    heads = list(dict.fromkeys(head for own in cells.values() for head in own))
+    rows = [[name, *(own.get(head, "") for head in heads)] for name, own in cells.items()]
+    return f"{table(['', *heads], rows, range(1, len(heads) + 1))}\n{_caption(results['runtimes'])}\n"
+
+
 def encoders(results: Mapping[str, Json]) -> str:
     """Times of SAM 2's encoders in ms, and how many times as fast as Meta's they are: a column per square size."""
     cells: dict[str, dict[str, str]] = {}
@@ -397,7 +422,7 @@ def _scores(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 # All pages
 
-PIVOTED = {"model": networks, "encoders": encoders, "node": node_stages}
+PIVOTED = {"model": networks, "runtimes": runtimes, "encoders": encoders, "node": node_stages}
 """Results with a table of their own form."""
 
 

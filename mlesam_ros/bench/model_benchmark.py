@@ -4,15 +4,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mlesam_ros.bench.measurement import BenchmarkResult, PeakMemory, Timing, Work, interleaved, measure, row
+from mlesam_ros.bench.measurement import (
+    BenchmarkResult,
+    PeakMemory,
+    Timing,
+    Work,
+    interleaved,
+    measure,
+    row,
+    summary,
+)
+from mlesam_ros.extras import is_installed
+from mlesam_ros.metrics import Confusion
 from mlesam_ros.model.backbones import HieraSpec, backbone_size
 from mlesam_ros.model.checkpoint import load_checkpoint
 from mlesam_ros.model.inference import ALL, PRECISIONS, REFERENCE, InferenceOptions, postprocess
@@ -21,6 +34,7 @@ from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.model.runtimes import ORDER, Runtime, export_path, file_sha256, load_exported
 from mlesam_ros.model.weights import resolve_weights
 from mlesam_ros.pipeline import Pipeline, pick_device, pick_precision, pick_threads
+from mlesam_ros.simulation.samples import HELD_OUT_SEED, street_samples
 from mlesam_ros.types import AUTO, MODALITIES, Modality
 
 SHIPPED_EXPERTS = "street"
@@ -122,10 +136,14 @@ class ModelBenchmark:
         return [row(f"{self._name}: {part}", "ms", timing) for part, timing in parts.items()]
 
 
+_HELD_OUT_SETS = 24
+
+
 def runtimes(repeats: int, options: Options, *others: tuple[str, Work]) -> list[BenchmarkResult]:
     """Measure the shipped experts in PyTorch and in each runtime that has an exported file of the options' size.
 
-    All of them take turns, beside PyTorch in fp32 as the alternative. Files are those of `exports_folder`.
+    All of them take turns, beside PyTorch in fp32 as the alternative. Files are those of `exports_folder`. Their size,
+    start-up and masks are measured as well.
 
     Args:
         repeats: of each.
@@ -133,7 +151,7 @@ def runtimes(repeats: int, options: Options, *others: tuple[str, Work]) -> list[
         others: name and call of other networks.
 
     Returns:
-        one row each; none where the shipped experts have another backbone, or there is neither a file nor another.
+        rows; none where the shipped experts have another backbone, or there is neither a file nor another.
     """
     model, size = load_checkpoint(SHIPPED_EXPERTS), (options.size, options.size)
     digest, threads = file_sha256(resolve_weights(SHIPPED_EXPERTS)), options.pick_threads()
@@ -142,18 +160,71 @@ def runtimes(repeats: int, options: Options, *others: tuple[str, Work]) -> list[
         return []
     images = {m: image.numpy() for m, image in options.images().items()}
 
-    def frame(runtime: Runtime) -> tuple[str, Work]:
-        name = f"{options.name}, {len(images)} sensors, {runtime.name} {runtime.precision}"
-        return name, lambda: runtime(images)
+    def pytorch(precision: str) -> Runtime:
+        return Pipeline(load_checkpoint(SHIPPED_EXPERTS), "cpu", precision, threads).torch_runtime
 
-    plain = [
-        Pipeline(load_checkpoint(SHIPPED_EXPERTS), "cpu", p, threads).torch_runtime for p in ("fp32", options.precision)
+    weights = [resolve_weights(SHIPPED_EXPERTS), *filter(None, [model.base_weights])]
+    loaders: list[tuple[Callable[[], Runtime], list[Path]]] = [
+        (partial(pytorch, options.precision), weights),
+        *((partial(load_exported, path, threads), [path]) for path in files),
     ]
-    works = [*map(frame, plain), *(frame(load_exported(path, threads)) for path in files), *others]
-    reference, *timings = interleaved([work for _, work in works], repeats)
-    return [
-        row(name, "ms", timing, ("torch fp32", reference)) for (name, _), timing in zip(works[1:], timings, strict=True)
-    ]
+    reference = pytorch("fp32")
+    found: dict[str, Runtime] = {}
+    starts: list[BenchmarkResult] = []
+    for load, paths in loaders:
+        begun, worked = time.perf_counter(), time.process_time()
+        runtime = load()
+        runtime(images)
+        start = summary([time.perf_counter() - begun])
+        start = replace(start, cpu=time.process_time() - worked)
+        name = f"{options.name}, {len(images)} sensors, {runtime.name} {runtime.precision}"
+        found[name] = runtime
+        starts += [
+            row(f"{name}: from its file to the first mask", "ms", start),
+            _figure(f"{name}: its file", "MB", sum(path.stat().st_size for path in paths) / 1e6),
+        ]
+    works: dict[str, Work] = {name: partial(runtime, images) for name, runtime in found.items()} | dict(others)
+    plain, *timings = interleaved([partial(reference, images), *works.values()], repeats)
+    times = [row(name, "ms", timing, ("torch fp32", plain)) for name, timing in zip(works, timings, strict=True)]
+    return [*times, *starts, *masks(found, reference, model.config, size)]
+
+
+def masks(
+    found: Mapping[str, Runtime], reference: Runtime, config: MLESAMConfig, size: tuple[int, int]
+) -> list[BenchmarkResult]:
+    """Compare masks of held-out streets by some runtimes with those of PyTorch in fp32.
+
+    Args:
+        found: name of the row → runtime.
+        reference: PyTorch in fp32.
+        config: of the model.
+        size: (h, w) of the images.
+
+    Returns:
+        two rows each: equal labels, and the mIoU over the classes in the ground truth; none without the simulation.
+    """
+    if not is_installed("open3d"):
+        return []
+    confusions = {runtime: Confusion(len(config.label_space)) for runtime in (reference, *found.values())}
+    equal: dict[Runtime, list[float]] = {runtime: [] for runtime in confusions}
+    for images, truth in street_samples(config, size, _HELD_OUT_SETS, HELD_OUT_SEED, "varied"):
+        expected = reference(images).labels
+        for runtime, confusion in confusions.items():
+            labels = runtime(images).labels
+            confusion.add(truth, labels)
+            equal[runtime].append(100 * float((labels == expected).mean()))
+    miou = {runtime: 100 * confusion.miou_present for runtime, confusion in confusions.items()}
+    rows = []
+    for name, runtime in found.items():
+        rows.append(_figure(f"{name}: labels of fp32", "%", float(np.mean(equal[runtime])), _HELD_OUT_SETS))
+        scored = _figure(f"{name}: mIoU on held-out streets", "%", miou[runtime], _HELD_OUT_SETS)
+        rows.append(replace(scored, alternative="torch fp32", alternative_median=miou[reference]))
+    return rows
+
+
+def _figure(name: str, unit: str, value: float, repeats: int = 1) -> BenchmarkResult:
+    """Row of a figure that does not vary."""
+    return BenchmarkResult(name, unit, value, value, 0.0, repeats)
 
 
 def run(repeats: int, options: Options) -> list[BenchmarkResult]:

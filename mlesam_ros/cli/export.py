@@ -34,7 +34,6 @@ _EXAMPLES = epilog(
     "mlesam export street --format openvino --precision int8 --image-size 192 320",
     "mlesam export my_experts.safetensors --format openvino --precision int8 --calibrate drive/",
 )
-_STEPS, _FIRST_SEED = 2, 1000  # per street; training seeds, none of those held out
 _SETS_PER_SECOND = 10
 
 
@@ -114,30 +113,13 @@ def export(
 
 def _street_images(config: MLESAMConfig, size: tuple[int, int], sets: int) -> Iterator[dict[str, Any]]:
     """Yield images of simulated streets in every weather."""
-    from itertools import cycle, islice
-
-    from mlesam_ros.expert_preprocessors import ExpertPreprocessors
-    from mlesam_ros.extras import require_extra
-    from mlesam_ros.preprocessing.preprocessors import encode
     from mlesam_ros.progress import track
-    from mlesam_ros.types import CAMERA, FrameSet
+    from mlesam_ros.simulation.samples import TRAINING_SEED, street_samples
 
-    require_extra("open3d", "the simulated street")
-    from mlesam_ros.simulation.weather import WEATHERS
-    from mlesam_ros.simulation.world import World
-
-    preprocessors = ExpertPreprocessors(config).by_modality
-    side = 2 * max(size)
-    shape = (side * size[0] // max(size), side * size[1] // max(size))
-    weathers = islice(cycle(WEATHERS), -(-sets // _STEPS))
     with track("rendering", sets, "frame sets") as progress:
-        for number, weather in enumerate(weathers):
-            world = World(_FIRST_SEED + number, weather, shape)
-            for step in range(min(_STEPS, sets - number * _STEPS)):
-                frame = world.sample(int((step + 0.5) * world.length / _STEPS))
-                frame_set = FrameSet(frame.stamp, CAMERA, frame.frames, dict.fromkeys(frame.frames, 0))
-                yield encode(frame_set, world.rig, size, preprocessors)
-                progress(number * _STEPS + step + 1, sets)
+        for done, (images, _) in enumerate(street_samples(config, size, sets, TRAINING_SEED), 1):
+            yield images
+            progress(done, sets)
 
 
 def _bag_images(

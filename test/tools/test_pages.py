@@ -19,6 +19,7 @@ from pages import (
     node_parts,
     node_stages,
     protocols,
+    runtimes,
     subsets,
     write_recorded,
 )
@@ -175,4 +176,29 @@ def test_protocol_table_has_a_row_per_failure():
         ["empty (EMM)", "20.0", "25.0", "30.0"],
         ["25% holes (RMM)", "20.0", "25.0", "30.0"],
         ["low noise in all (NM)", "7.0", "", ""],
+    ]
+
+
+def test_runtimes_have_a_row_each():
+    def row(name, median, **values):
+        none = dict.fromkeys(("alternative", "alternative_median", "ratio", "cpu", "alternative_cpu"))
+        return {"name": name, "median": median, **none, **values}
+
+    rows = [
+        row(
+            "net, fast", 5.0, cpu=4.0, alternative_cpu=8.0, ratio=2.0, alternative="torch fp32", alternative_median=9.0
+        ),
+        row("net, fast: labels of fp32", 99.4),
+        row("net, fast: mIoU on held-out streets", 44.0, alternative="torch fp32", alternative_median=45.0),
+        row("net, fast: its file", 15.2),
+        row("other", 3.0, ratio=3.0, alternative="torch fp32", alternative_median=9.0),
+    ]
+    result = {"rows": rows, "device": "CPU", "date": "today", "load": 0.1, "command": "measure"}
+    assert runtimes({"runtimes": result}).splitlines() == [
+        "|  | median, ms | CPU, ms | beside torch fp32 | labels of fp32, % | mIoU (fp32), % | file, MB |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
+        "| net, fast | 5 | 4 | ×2.00 | 99.4 | 44 (45) | 15.2 |",
+        "| other | 3 |  | ×3.00 |  |  |  |",
+        "",
+        "CPU, today, load 0.1. `measure`.",
     ]
