@@ -526,11 +526,17 @@ def pick_precision(name: str, device: str) -> str:
         ConfigError: the name is none of `PRECISIONS`.
     """
     if name == AUTO:
-        fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else bf16_is_faster(_cpu_description())
+        fast = _gpu_has_bf16(device) if device.startswith("cuda") else bf16_is_faster(_cpu_description())
         return "bf16" if fast else "fp32"
     if name not in PRECISIONS:
         raise ConfigError(f"precision {name!r} is unknown; accepted are {AUTO}, {', '.join(PRECISIONS)}.")
     return name
+
+
+def _gpu_has_bf16(device: str) -> bool:
+    """Whether a GPU multiplies in bf16; older ones emulate it."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def bf16_is_faster(cpuinfo: str) -> bool:

@@ -17,11 +17,12 @@ class Tape(TorchDispatchMode):
 
     Attributes:
         plays: how often it was played.
+        open: whether it is being recorded.
     """
 
     def __init__(self):
         super().__init__()
-        self._calls, self.plays = [], 0
+        self._calls, self.plays, self.open = [], 0, False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         with self:  # in inference mode an operation that is made of others comes whole
@@ -44,16 +45,44 @@ def tensors(tree):
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-class _Stream:
+class Streams:
+    """Stands in for the streams of a device: which were made, and which is the current one."""
+
+    def __init__(self):
+        self.made, self.current = [], FakeStream()
+
+    def make(self, device=None):
+        self.made.append(FakeStream())
+        return self.made[-1]
+
+    def set_current(self, stream):
+        self.current = stream
+
+    @contextmanager
+    def use(self, stream):
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+    @contextmanager
+    def capture(self, tape, pool, stream, capture_error_mode):
+        """As `torch.cuda.graph`: an error within ends in another error, and leaves the capture's stream current."""
+        assert pool == POOL and stream in self.made
+        before, self.current = self.current, stream
+        tape.open = True
+        try:
+            with tape:
+                yield
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904  (torch's own)
+        finally:
+            tape.open = False
+        self.current = before
+
+
+class FakeStream:
     def wait_stream(self, other):
         pass
-
-
-@contextmanager
-def _recording(tape, pool, capture_error_mode):
-    assert pool == POOL
-    with tape:
-        yield
 
 
 POOL = (0, 1)
@@ -62,7 +91,8 @@ POOL = (0, 1)
 @contextmanager
 def tapes(monkeypatch):
     """Within it the CPU records on tapes what a GPU would in graphs; gives the list of those that were made."""
-    made = []
+    made, streams = Tapes(), Streams()
+    made.streams = streams
 
     def graph():
         made.append(Tape())
@@ -70,14 +100,21 @@ def tapes(monkeypatch):
 
     stand_ins = {
         "CUDAGraph": graph,
-        "graph": _recording,
+        "graph": streams.capture,
         "graph_pool_handle": lambda: POOL,
-        "Stream": _Stream,
-        "current_stream": _Stream,
-        "stream": lambda stream: nullcontext(),
+        "Stream": streams.make,
+        "current_stream": lambda device=None: streams.current,
+        "set_stream": streams.set_current,
+        "stream": streams.use,
         "device": lambda device: nullcontext(),
     }
     with monkeypatch.context() as patch:
         for name, stand_in in stand_ins.items():
             patch.setattr(torch.cuda, name, stand_in)
         yield made
+
+
+class Tapes(list):
+    """The tapes that were made, and the `streams` that they were recorded on."""
+
+    streams = None

@@ -3,6 +3,7 @@ import gc
 import json
 import os
 import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.checkpoint import load_base, load_checkpoint, save_backbone, save_checkpoint, weights_sha256
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.pipeline import PRECISIONS, Pipeline, bf16_is_faster, network_size
+from mlesam_ros.pipeline import PRECISIONS, Pipeline, bf16_is_faster, network_size, pick_precision
 from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.cuda import encode_torch
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
@@ -517,6 +518,24 @@ def test_features_and_labels_equal_segment(pipeline, world, frame_set):
     few = pipeline.segment(subset(frame_set, "depth", "event"), world.rig)
     assert_same(features.select(few.used), few)
     assert tuple(pipeline.images) == few.used
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_gpus_that_emulate_bf16_compute_in_fp32(native, precision, monkeypatch):
+    current = []
+
+    @contextmanager
+    def device(name):
+        current.append(name)
+        yield
+        current.pop()
+
+    def supported(including_emulation=True):
+        return including_emulation or (current == ["cuda:1"] and native)
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert pick_precision("auto", "cuda:1") == precision
 
 
 @pytest.mark.parametrize(

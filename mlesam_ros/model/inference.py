@@ -146,7 +146,11 @@ Work = Callable[[Images], Tensor]
 
 
 class CudaGraphCache:
-    """Captures a CUDA graph of the work per modalities and shape of the images at their first call, and replays it."""
+    """Captures a CUDA graph of the work per modalities and shape of the images at their first call, and replays it.
+
+    With the first frame of some modalities the graphs of all but one of them are captured, too, so that the loss of a
+    sensor causes no delay.
+    """
 
     def __init__(self, work: Work, held: Callable[[], object] = lambda: None) -> None:
         """Start without graphs.
@@ -157,9 +161,10 @@ class CudaGraphCache:
             held: returns tensors that the work caches and has used last, which a graph that reads them keeps.
         """
         self._work, self._held = work, held
-        self._graphs: dict[tuple[Any, ...], CapturedGraph] = {}
-        self._eager: set[tuple[Any, ...]] = set()
+        self._graphs: dict[Key, CapturedGraph] = {}
+        self._eager: set[Key] = set()
         self._pool: Any = None
+        self._stream: Any = None  # of all captures: each stream has a workspace of its own in cuBLAS
 
     def __call__(self, images: Images) -> Tensor:
         """Return the result of the work; the next call overwrites it.
@@ -170,34 +175,58 @@ class CudaGraphCache:
         Args:
             images: modality → image on the device, all of one shape.
         """
-        key = tuple(sorted((m, *image.shape) for m, image in images.items()))
-        if key in self._eager:
-            return self._work(images)
-        if key not in self._graphs:
-            return self._capture(key, images)
-        return self._graphs[key](images)
+        key = _key(images)
+        if not self._knows(key):
+            of_a_loss = any(set(key) < set(known) for known in (*self._graphs, *self._eager))
+            self._capture(key, images)
+            for lost in () if of_a_loss or len(images) == 1 else images:
+                others = {m: image for m, image in images.items() if m != lost}
+                if not self._knows(_key(others)):
+                    self._capture(_key(others), others)
+        return self._work(images) if key in self._eager else self._graphs[key](images)
 
     def reset(self) -> None:
         """Drop every captured graph, after a change of the weights."""
         self._graphs, self._eager, self._pool = {}, set(), None
 
-    def _capture(self, key: tuple[Any, ...], images: Images) -> Tensor:
-        if len(self._graphs) == _MAX_GRAPHS:
-            self._graphs.pop(next(iter(self._graphs)))
-        try:
-            with torch.cuda.device(next(iter(images.values())).device):
-                self._pool = self._pool or torch.cuda.graph_pool_handle()
-                graph = self._graphs[key] = CapturedGraph(self._work, images, self._pool)
-                graph.held = self._held()
-        except RuntimeError as error:
+    def _knows(self, key: Key) -> bool:
+        return key in self._graphs or key in self._eager
+
+    def _capture(self, key: Key, images: Images) -> None:
+        device, reason = next(iter(images.values())).device, ""
+        with torch.cuda.device(device):
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            self._stream = self._stream or torch.cuda.Stream(device)
+            try:
+                graph = CapturedGraph(self._work, images, self._pool, self._stream)
+            except RuntimeError as error:
+                reason = _cause(error)
+        if reason:  # after the error, whose traceback holds tensors of the capture
             self._eager.add(key)
             self._pool = self._pool if self._graphs else None
-            reason = str(error).partition("\n")[0]
             warnings.warn(
-                f"CUDA graphs cannot be captured, so frames run eagerly and take longer: {reason}", RuntimeWarning, 2
+                f"CUDA graphs cannot be captured, so frames run eagerly and take longer: {reason}", RuntimeWarning, 3
             )
-            return self._work(images)
-        return graph(images)
+            return
+        if len(self._graphs) == _MAX_GRAPHS:
+            self._graphs.pop(next(iter(self._graphs)))
+        graph.held = self._held()
+        self._graphs[key] = graph
+
+
+Key = tuple[tuple[Any, ...], ...]
+
+
+def _key(images: Images) -> Key:
+    """Modalities and shapes of images."""
+    return tuple(sorted((m, *image.shape) for m, image in images.items()))
+
+
+def _cause(error: BaseException) -> str:
+    """First line of the error that was raised first: the end of a failed capture raises another one."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).partition("\n")[0]
 
 
 class CapturedGraph:
@@ -209,24 +238,28 @@ class CapturedGraph:
 
     held: object = None
 
-    def __init__(self, work: Work, images: Images, pool: Any) -> None:
+    def __init__(self, work: Work, images: Images, pool: Any, stream: Any) -> None:
         """Capture the graph.
 
         Args:
             work: see `CudaGraphCache`.
             images: example inputs, which are copied.
             pool: memory pool shared by all graphs, since only one is replayed at a time.
+            stream: for the calls before the capture, and the capture.
         """
         self._images = {m: image.clone() for m, image in images.items()}
         self._graph = torch.cuda.CUDAGraph()
-        queue, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(queue)
-        with torch.cuda.stream(aside):
+        queue = torch.cuda.current_stream()
+        stream.wait_stream(queue)
+        with torch.cuda.stream(stream):
             for _ in range(_WARM_UP_CALLS):
                 work(self._images)
-        queue.wait_stream(aside)
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._result = work(self._images)
+        queue.wait_stream(stream)
+        try:
+            with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                self._result = work(self._images)
+        finally:
+            torch.cuda.set_stream(queue)  # torch leaves the capture's stream current when the capture fails
 
     def __call__(self, images: Images) -> Tensor:
         """Replay the graph with new images."""
@@ -383,7 +416,16 @@ def unpack(
         modalities: that took part, in the order of the output.
         levels: of the router weights, in their order.
     """
-    return [_unpacked(row, size, modalities, levels) for row in packed.cpu().numpy()]
+    return [_unpacked(row, size, modalities, levels) for row in _to_host(packed).numpy()]
+
+
+def _to_host(there: Tensor) -> Tensor:
+    """Copy a tensor to the host and wait for it; from a GPU into page-locked memory."""
+    if not there.is_cuda:
+        return there.cpu()
+    here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True).copy_(there, non_blocking=True)
+    torch.cuda.current_stream(there.device).synchronize()
+    return here
 
 
 def _unpacked(

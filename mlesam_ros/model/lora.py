@@ -81,13 +81,30 @@ class LoRALinear(nn.Linear):
         """
         if self.merged is not None:
             runs = x.reshape(self.merged.shape[0], -1, x.shape[-1])  # (M, N, C)
-            return torch.baddbmm(self.bias, runs, self.merged).view(*x.shape[:-1], -1)
+            project = project_each if x.is_cuda else torch.baddbmm
+            return project(self.bias, runs, self.merged).view(*x.shape[:-1], -1)
         qkv = super().forward(x)
         if self.a is None or self.b is None:
             return qkv
         runs = x.reshape(len(self.a), -1, x.shape[-1])  # (M, N, C)
         stacked = qkv.view(len(self.a), -1, qkv.shape[-1])  # (M, N, 3D)
         return torch.baddbmm(stacked, runs @ self.a, self.b).view_as(qkv)
+
+
+def project_each(bias: Tensor, runs: Tensor, weights: Tensor) -> Tensor:
+    """`torch.baddbmm` as a product per modality, whose kernels on a GPU add the bias before they write the result.
+
+    The batched product copies the bias into the whole result first, and reads it again.
+
+    Args:
+        bias: (3D,).
+        runs: (M, N, C) tokens.
+        weights: (M, C, 3D).
+    """
+    result = runs.new_empty(*runs.shape[:2], weights.shape[-1])
+    for row, (tokens, weight) in enumerate(zip(runs, weights, strict=True)):
+        torch.addmm(bias, tokens, weight, out=result[row])
+    return result
 
 
 class ExpertBank(nn.Module):

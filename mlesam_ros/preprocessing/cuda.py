@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,29 +25,33 @@ from mlesam_ros.types import PointCloud, SensorFrame
 class AsyncUploader:
     """Copies NumPy arrays to one device.
 
-    Copies to a GPU are asynchronous, from page-locked memory on a separate stream. They overlap the CPU preprocessing
-    of the next sensor and the kernels of the previous one. The current stream waits for each copy.
+    Copies to a GPU are asynchronous, from page-locked memory, and overlap the CPU preprocessing of the next sensor.
+    They are on the current stream: memory that another stream has used is kept by PyTorch's allocator until an event,
+    which never comes after a failed capture of a CUDA graph.
 
     Attributes:
         device: torch device name, such as `cuda`.
     """
 
     def __init__(self, device: str) -> None:
-        """Create the upload stream if the device is a GPU."""
+        """Upload to a device."""
         self.device = device
-        self._stream = torch.cuda.Stream(device) if device.startswith("cuda") else None
+        self.area_weights: dict[tuple[int, int], Tensor] = {}  # on the device, for as long as the uploader lives
 
     def __call__(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """The array as a tensor on the device; on the CPU it shares the memory of a writable array."""
-        here = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch has no read-only tensors
-        if self._stream is None:
+        if not self.device.startswith("cuda"):
+            here = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch has no read-only tensors
             return here.to(self.device)
-        with torch.cuda.stream(self._stream):
-            there = here.pin_memory().to(self.device, non_blocking=True)
-        queue = torch.cuda.current_stream(self.device)
-        queue.wait_stream(self._stream)
-        there.record_stream(queue)  # the allocator reuses the memory only after the current stream has read it
-        return there
+        return page_locked(array).to(self.device, non_blocking=True)
+
+
+def page_locked(array: npt.NDArray[Any]) -> Tensor:
+    """Copy an array once, into memory that a GPU reads while the CPU continues. PyTorch reuses it afterwards."""
+    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    here = torch.empty(array.shape, dtype=dtype, pin_memory=torch.cuda.is_available())
+    np.copyto(here.numpy(), array)
+    return here
 
 
 _EMPTY = torch.iinfo(torch.int64).max
@@ -135,18 +138,22 @@ def project_torch(
     x, y, z = there.T
     # float64, since float32 square roots are not correctly rounded on some devices and ties would differ.
     distance = (x * x + y * y + z * z).double().sqrt().float()
-    pixel = torch.where(keep, row * width + col, height * width)
-    index, hit = _nearest(pixel, distance, size, dilation)
+    index, hit = _nearest(row * width + col, distance, keep, size, dilation)
     return ZBuffer(hit, index, distance[index], z[index].float())
 
 
-def _nearest(pixel: Tensor, distance: Tensor, size: tuple[int, int], dilation: int) -> tuple[Tensor, Tensor]:
-    """Entry with the smallest (distance, entry) of each pixel, as in `projection`, and whether the pixel has one."""
-    entry = torch.arange(len(distance), device=distance.device)
-    keys = (distance.view(torch.int32).long() << 32) | entry
-    buffer = keys.new_full((size[0] * size[1] + 1,), _EMPTY)
-    buffer.scatter_reduce_(0, pixel, keys, "amin")
-    nearest = buffer[:-1].reshape(size)
+def _nearest(
+    pixel: Tensor, distance: Tensor, keep: Tensor, size: tuple[int, int], dilation: int
+) -> tuple[Tensor, Tensor]:
+    """Entry with the smallest (distance, entry) of each pixel, as in `projection`, and whether the pixel has one.
+
+    Entries that no pixel keeps are spread over all: at one address of a GPU they would wait for each other.
+    """
+    entry, pixels = torch.arange(len(distance), device=distance.device), size[0] * size[1]
+    keys = torch.where(keep, (distance.view(torch.int32).long() << 32) | entry, _EMPTY)
+    buffer = keys.new_full((pixels,), _EMPTY)
+    buffer.scatter_reduce_(0, torch.where(keep, pixel, entry % pixels), keys, "amin")
+    nearest = buffer.reshape(size)
     if dilation:
         nearest = _min_filter(nearest, dilation)
     hit = nearest != _EMPTY
@@ -228,9 +235,10 @@ def _rgb(upload: AsyncUploader, preprocessor: RGB, frame: SensorFrame, rig: Rig,
     return _normalized(tuple(there / 255), torch.ones((), dtype=torch.bool, device=there.device), preprocessor)
 
 
-@lru_cache(maxsize=16)
 def _area_weights(upload: AsyncUploader, new: int, old: int) -> Tensor:
     """(new, old) float32: weight of each old pixel in each new pixel."""
-    edges = np.linspace(0, old, new + 1)[:, None]
-    covered = np.clip(np.minimum(edges[1:], np.arange(1, old + 1)) - np.maximum(edges[:-1], np.arange(old)), 0, None)
-    return upload((covered * (new / old)).astype(np.float32))
+    if (new, old) not in upload.area_weights:
+        edges = np.linspace(0, old, new + 1)[:, None]
+        first, last = np.maximum(edges[:-1], np.arange(old)), np.minimum(edges[1:], np.arange(1, old + 1))
+        upload.area_weights[new, old] = upload((np.clip(last - first, 0, None) * (new / old)).astype(np.float32))
+    return upload.area_weights[new, old]

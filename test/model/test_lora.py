@@ -10,7 +10,7 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.backbones import build_backbone
 from mlesam_ros.model.checkpoint import load_checkpoint
 from mlesam_ros.model.hiera import Hiera
-from mlesam_ros.model.lora import ExpertBank
+from mlesam_ros.model.lora import ExpertBank, project_each
 from mlesam_ros.model.vit import ViT
 from mlesam_ros.resources import resource_path
 from mlesam_ros.types import MODALITIES
@@ -357,3 +357,29 @@ def test_merged_projections_of_a_subset_keep_their_memory(experts):
     with experts.active(MODALITIES[::2]):
         assert not torch.equal(old[0], experts.layers[0].merged[0])
         assert torch.equal(old[1], experts.layers[0].merged[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_per_modality_are_as_exact_as_the_batched_product(dtype):
+    """The form of a GPU, against float64."""
+    bias, runs, weights = (torch.randn(*shape) for shape in ((36,), (3, 50, 24), (3, 24, 36)))
+    expected = runs.to(dtype).double() @ weights.to(dtype).double() + bias.to(dtype).double()
+    with torch.inference_mode():
+        found, batched = (f(bias.to(dtype), runs.to(dtype), weights.to(dtype)) for f in (project_each, torch.baddbmm))
+    errors = [float((result.double() - expected).abs().max()) for result in (found, batched)]
+    assert found.shape == (3, 50, 36) and found.dtype == dtype
+    assert errors[0] <= errors[1] * 1.01 < (1e-4 if dtype == torch.float32 else 0.1)
+
+
+def test_network_with_products_per_modality(monkeypatch, make_model, make_images):
+    model, images = make_model(), make_images(batch=1)
+    model.experts.merge()
+    with torch.inference_mode():
+        expected = model(images).fused
+        batched = torch.baddbmm
+
+        def product(bias, runs, weights):  # the decoder's products have a bias per class
+            return project_each(bias, runs, weights) if bias.ndim == 1 else batched(bias, runs, weights)
+
+        monkeypatch.setattr(torch, "baddbmm", product)
+        assert (model(images).fused - expected).abs().max() <= ROUNDING * expected.abs().max()
