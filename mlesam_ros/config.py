@@ -83,7 +83,13 @@ class NodeParameters:
         choices=RUNTIMES,
         encoding=False,
     )
-    threads: int = parameter(0, "CPU threads of the network; 0: half of the cores.", low=0, high=256, encoding=False)
+    threads: int = parameter(
+        0,
+        "CPU threads of the network; 0: half of the cores, with several cameras all.",
+        low=0,
+        high=256,
+        encoding=False,
+    )
     calibration_file: str = parameter("", "Rig file for calibration that CameraInfo and TF lack.", path=True)
     cameras: tuple[str, ...] = parameter(
         ("",),

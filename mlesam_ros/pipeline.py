@@ -479,7 +479,7 @@ def load_pipeline(
     """
     checkpoint = checkpoint_path(parameters.checkpoint)
     device = pick_device(device if parameters.device == AUTO else parameters.device)
-    threads = pick_threads(parameters.threads or None)
+    threads = parameters.threads or (len(os.sched_getaffinity(0)) if len(parameters.views) > 1 else pick_threads(None))
     exports = ExportFinder(parameters.runtime, parameters.precision, device, threads, log)
     model = load_checkpoint(checkpoint, parameters.base_weights or None)
     with explain_oom(model, device):

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from mlesam_ros.config import build_parameters
 from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, MlesamError
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
@@ -22,7 +23,7 @@ from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.checkpoint import load_base, load_checkpoint, save_backbone, save_checkpoint, weights_sha256
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.pipeline import PRECISIONS, Pipeline, bf16_is_faster, network_size, pick_precision
+from mlesam_ros.pipeline import PRECISIONS, Pipeline, bf16_is_faster, load_pipeline, network_size, pick_precision
 from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.cuda import encode_torch
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
@@ -471,6 +472,13 @@ def test_close_frees_the_weights(frame_set, world):
     pipeline.close()
     gc.collect()
     assert not any(parameter() is not None for parameter in parameters)
+
+
+def test_several_cameras_have_all_cores():
+    cores = len(os.sched_getaffinity(0))
+    for given, expected in (({"cameras": ["left", "right"]}, cores), ({}, max(1, cores // 2))):
+        load_pipeline(build_parameters({"device": "cpu", **given}))
+        assert torch.get_num_threads() == expected
 
 
 def test_default_threads_are_half_of_the_cores():
