@@ -476,8 +476,8 @@ def test_close_frees_the_weights(frame_set, world):
 
 def test_several_cameras_have_all_cores():
     cores = len(os.sched_getaffinity(0))
-    for given, expected in (({"cameras": ["left", "right"]}, cores), ({}, max(1, cores // 2))):
-        load_pipeline(build_parameters({"device": "cpu", **given}))
+    for chosen, expected in (({"cameras": ["left", "right"]}, cores), ({}, max(1, cores // 2))):
+        load_pipeline(build_parameters({"device": "cpu", **chosen}))
         assert torch.get_num_threads() == expected
 
 

@@ -93,6 +93,8 @@ def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
         ({"validate_every": -1}, "validate_every is -1"),
         ({"teacher": "t.safetensors"}, "teacher is for stage experts"),
         ({"stage": "experts", "backbone": "b", "teacher": "t", "full_share": 0.0}, "full_share is 0"),
+        ({"alone": ["camera"]}, "alone is for stage experts"),
+        ({"stage": "experts", "backbone": "b", "alone": ["radar"]}, "accepted are camera, depth, event, lidar"),
         ({"distillation_weight": -1.0}, "distillation_weight is -1"),
     ],
 )

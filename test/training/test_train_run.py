@@ -219,6 +219,23 @@ def test_the_time_is_estimated_after_five_steps(expert_file, tmp_path, capfd):
     assert re.search(r"about [\d.]+ min: 6 steps of [\d.]+ s, [\d.]+ min of evaluation", capfd.readouterr().err)
 
 
+def test_a_sensor_is_also_decoded_alone(expert_file):
+    """The oracle is the network with that sensor's images only."""
+    recipe = replace(load_recipe(expert_file), alone=("camera",))
+    stage = ExpertStage(model_config(recipe), str(recipe.backbone), 1.0, None, alone=recipe.alone)
+    source = open_source(recipe, stage.model.config)
+    batch = BatchLoader(recipe, source.train, source.augment, stage.plan, torch.device("cpu")).step(0)[0]
+    stage.model.eval()
+    *whole, main, auxiliary = stage.heads(batch)
+    expected = stage.model({"camera": batch.stacked()["camera"]})
+    torch.testing.assert_close(main, expected.logits)
+    torch.testing.assert_close(auxiliary, expected.aux_logits)
+    assert len(whole) == 2 and not torch.equal(whole[0], main)
+    for present in ({"camera"}, {"depth", "lidar"}):  # nothing besides, or nothing to decode
+        part = replace(batch, samples=tuple({m: sample[m] for m in present} for sample in batch.samples))
+        assert len(stage.heads(part)) == 2
+
+
 def test_divergence_is_torch_s(students):
     stage = ExpertStage(model_config(students), str(students.backbone), 1.0, None)
     source = open_source(students, stage.model.config)

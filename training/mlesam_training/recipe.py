@@ -388,6 +388,8 @@ class Recipe:
         muon: whether Muon (`torch.optim.Muon`) instead of AdamW updates the matrices of a trained backbone's blocks.
         mixture: for `pretrain`, modality → share of the images.
         full_share: for `experts`, share of the steps with every modality; the other steps use a random subset.
+        alone: for `experts`, modalities that are also decoded without the others of their step, with a loss of their
+            own.
         teacher: for `experts`, trained weights of the same modalities and classes: after each step with every modality
             the model imitates them on corrupted images, see `sensor_corruption.corrupted`; none for no such pass.
         distillation_weight: weight of the divergence from the teacher, beside the loss of the labels.
@@ -428,6 +430,7 @@ class Recipe:
     muon: bool = False
     mixture: dict[str, float] = field(default_factory=lambda: {"camera": 1.0})
     full_share: float = 0.4
+    alone: tuple[str, ...] = ()
     teacher: PathText | None = None
     distillation_weight: float = 1.0
     balance: float = 0.0
@@ -474,7 +477,9 @@ class Recipe:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
         if self.stage == "experts" and not self.backbone:
             raise ConfigError("a recipe of stage experts needs backbone: the file or name of its frozen weights.")
-        for name in ("teacher", "train_backbone"):
+        for name in self.alone:
+            check_choice("alone", name, tuple(self.model.get("modalities", MODALITIES)))
+        for name in ("teacher", "train_backbone", "alone"):
             if self.stage == "pretrain" and getattr(self, name):
                 raise ConfigError(f"{name} is for stage experts.", "Take it out of the recipe.")
         if self.teacher and not self.full_share:

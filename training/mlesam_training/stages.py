@@ -80,6 +80,9 @@ class PretrainStage:
 class ExpertStage:
     """Expert training with modality dropout: all modalities, or one random subset for the whole batch of a step.
 
+    Beside others, a modality learns little of what they show better (Du et al., "On Uni-Modal Feature Learning in
+    Supervised Multi-Modal Learning", ICML 2023); those in `alone` are therefore also decoded on their own.
+
     Attributes:
         origin: SHA-256 of the base weights, which must match in a resumed run; see `trainer.Stage`.
         teacher: frozen model, which a second pass over each step with all modalities imitates on corrupted images; None
@@ -92,7 +95,7 @@ class ExpertStage:
 
     def __init__(
         self, config: MLESAMConfig, backbone: str, full_share: float, weights: Tensor | None,
-        train_backbone: bool = False,
+        train_backbone: bool = False, alone: Sequence[Modality] = (),
     ) -> None:  # fmt: skip
         """Build a new model on existing base weights.
 
@@ -102,6 +105,7 @@ class ExpertStage:
             full_share: share of the steps with all modalities.
             weights: (C,) class weights of the loss; None for equal weights.
             train_backbone: whether the base weights are trained too, instead of frozen.
+            alone: modalities whose features are decoded a second time, without the others of the step.
 
         Raises:
             CheckpointError: the base weights are missing or of another architecture.
@@ -109,7 +113,7 @@ class ExpertStage:
         self.model = MLESAM(config)
         load_base(self.model, backbone)
         self.model.backbone.requires_grad_(train_backbone)
-        self.full_share = full_share
+        self.full_share, self.alone = full_share, alone
         self.weights = weights
         self.origin = {"base weights with SHA-256": weights_sha256(self.model.backbone)}
 
@@ -133,9 +137,11 @@ class ExpertStage:
         return [draw_subset(self.model.config.modalities, self.full_share, step)] * len(samples)
 
     def heads(self, batch: Batch) -> list[Tensor]:
-        """Logits of the decoder and of the auxiliary head, if any."""
-        output = self.model(batch.stacked())
-        return [logits for logits in (output.logits, output.aux_logits) if logits is not None]
+        """Logits of the decoder and of the auxiliary head, if any: of the step's subset, then of those in `alone`."""
+        features = self.model.features(batch.stacked())
+        alone = [features.select([name]) for name in self.alone if {name} < set(features.modalities)]
+        outputs = [self.model.decode_heads(each) for each in (features, *alone)]
+        return [logits for each in outputs for logits in (each.logits, each.aux_logits) if logits is not None]
 
     def distillation_loss(self, batch: Batch) -> Tensor | None:
         """Kullback-Leibler divergence between the teacher on the images and the model on the same images, corrupted.

@@ -230,7 +230,8 @@ def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertSt
         if recipe.start:
             load_backbone(stage.model.backbone, recipe.start)
     else:
-        stage = ExpertStage(config, str(recipe.backbone), recipe.full_share, None, recipe.train_backbone)
+        alone = recipe.alone
+        stage = ExpertStage(config, str(recipe.backbone), recipe.full_share, None, recipe.train_backbone, alone)
         if recipe.start:
             _show_start(start_from(recipe.start, stage.model))
         if recipe.teacher:
