@@ -2,9 +2,9 @@
 """Generated tables of docs/: `python tools/pages.py` rewrites them, `--check` only reports stale pages.
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME is a key of `TABLES` or one of `RECORDED`.
-Sources are the code (docs/node.md, docs/model.md), benchmarks/results/*.json (docs/performance.md, docs/sensors.md) and
-weights/*.json (docs/training.md, docs/navigation.md). The tables of docs/reliability.md are written by the runs that
-measure them.
+Sources are the code (docs/node.md, docs/doctor.md, docs/model.md), benchmarks/results/*.json (docs/performance.md,
+docs/sensors.md) and weights/*.json (docs/training.md, docs/navigation.md). The tables of docs/reliability.md
+are written by the runs that measure them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from rich.console import Console
 
 from mlesam_ros.cli.info import backbone_table
 from mlesam_ros.config import NodeParameters, iter_parameters
+from mlesam_ros.doctor.rules import RULE_GROUPS
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.flops import backbone_costs
 from mlesam_ros.parameter_groups import CONFIGURE, CameraParameters
@@ -166,6 +167,15 @@ def messages(templates: Mapping[Any, DiagnosticTemplate]) -> str:
     """Messages of a status on `/diagnostics`, which has the remedy with them."""
     rows = [(LEVELS[t.level], f"`{t.message.replace('.message}', '}')}`", t.cause) for t in templates.values()]
     return table(("level", "message", "cause"), rows)
+
+
+def rules() -> str:
+    """A table of the doctor's rules for each part of the diagnosis, placeholders as "…"."""
+    parts = []
+    for part, group in RULE_GROUPS.items():
+        rows = [(rule.severity, re.sub(r"\{[^}]*\}", "…", rule.message), rule.cause) for rule in group.values()]
+        parts.append(f"### {part}\n\n{table(('severity', 'message', 'cause'), rows)}")
+    return "\n".join(parts)
 
 
 def _short(type_name: str) -> str:
@@ -435,7 +445,7 @@ def _tables() -> dict[str, Callable[[], str]]:
     results = {path.stem: _load(path) for path in sorted(RESULTS.glob("*.json"))}
     evaluation, ablated = _load(WEIGHTS / "evaluation.json"), _load(WEIGHTS / "ablation.json")
     return {
-        **{make.__name__: make for make in (published, subscribed, parameters, services, backbones)},
+        **{make.__name__: make for make in (published, subscribed, parameters, services, rules, backbones)},
         "sensor_messages": partial(messages, SENSOR_MESSAGES),
         "pipeline_messages": partial(messages, PIPELINE_MESSAGES),
         **{f"bench_{name}": partial(benchmark_table, result) for name, result in results.items()},
