@@ -17,7 +17,7 @@ from mlesam_ros.bench import sensor_benchmark
 from mlesam_ros.bench.measurement import BenchmarkResult, measure
 from mlesam_ros.bench.sensor_benchmark import EVENTS, POINTS, SIZE, STAMP, make_events, make_frames
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.projection import project
+from mlesam_ros.geometry.projection import project_points
 from mlesam_ros.geometry.rig import Rig, sensor_motion
 from mlesam_ros.preprocessing.event_stream import EventWindower
 from mlesam_ros.preprocessing.events import count_events
@@ -70,7 +70,7 @@ def _projection(rig: Rig, frames: Frames, repeats: int) -> Iterator[list[Benchma
         )
     yield compare(
         f"project {POINTS} points into {SIZE[1]}x{SIZE[0]}, nearest wins",
-        lambda: project(xyz, mounting, camera, SIZE),
+        lambda: project_points(mounting.apply(xyz), camera, SIZE),
         repeats,
         ("cv2.projectPoints, sort, scatter", lambda: _sorted_scatter(xyz, opencv)),
         bound=least_seconds(xyz),

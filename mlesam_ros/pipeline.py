@@ -448,6 +448,7 @@ class Pipeline:
             skews=dict(view.frame_set.skews),
             timings=view.timings,
             placements=context.placements,
+            sweep=context.placed_sweep,
             network_size=size,
             depth=context.depth_images.get(size),
         )

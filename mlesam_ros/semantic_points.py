@@ -18,15 +18,14 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.pixels import resize_nearest
-from mlesam_ros.geometry.projection import VisiblePoints
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, default_classes
 from mlesam_ros.parameter_file import format_value
 from mlesam_ros.parameter_groups import NavigationParameters
 from mlesam_ros.preprocessing.images import Meters
-from mlesam_ros.preprocessing.point_cloud import cloud_intensity, cloud_xyz
-from mlesam_ros.preprocessing.registration import FrameContext
-from mlesam_ros.types import AUTO, DEPTH, LIDAR, FrameSet, PointCloud, Segmentation, SensorFrame
+from mlesam_ros.preprocessing.point_cloud import cloud_intensity
+from mlesam_ros.preprocessing.registration import FrameContext, PlacedSweep
+from mlesam_ros.types import AUTO, DEPTH, LIDAR, FrameSet, PointCloud, Segmentation
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -62,23 +61,6 @@ farther than that surface goes on."""
 _REACH = 2.0
 """Pixels along either axis between two points in neighboring pixels, at most."""
 _NEIGHBORS = np.ones((3, 3), np.uint8)
-
-
-@dataclass(frozen=True, eq=False)
-class LidarPoints:
-    """A sweep in the label camera's image.
-
-    Attributes:
-        frame: the frame that holds the sweep.
-        xyz: (N, 3) float32 meters in the LiDAR's frame, each at its own time.
-        placed: (N, 3) meters in the label camera's frame at the time of the mask.
-        visible: those inside the image.
-    """
-
-    frame: SensorFrame
-    xyz: Floats
-    placed: npt.NDArray[np.floating[Any]]
-    visible: VisiblePoints
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +116,8 @@ class MaskPoints:
         self._grids: dict[tuple[int, int], MaskGrid] = {}
 
     @cached_property
-    def lidar(self) -> LidarPoints | None:
-        """The sweep; None without a LiDAR.
+    def lidar(self) -> PlacedSweep | None:
+        """The sweep at the time of the mask; None without a LiDAR.
 
         Raises:
             CalibrationError: the label camera is unknown.
@@ -143,9 +125,8 @@ class MaskPoints:
         frame = self._frame_set.frames.get(LIDAR)
         if frame is None or not isinstance(frame.payload, PointCloud):
             return None
-        xyz = cloud_xyz(frame.payload)
-        placed = self._segmentation.placements[LIDAR].apply(xyz)
-        return LidarPoints(frame, xyz, placed, VisiblePoints.of(placed, self._rig.camera))
+        sweep: PlacedSweep | None = self._segmentation.sweep
+        return self._context.sweep(frame, self._rig) if sweep is None else sweep
 
     def grid(self, width: int) -> MaskGrid:
         """The mask at a width of its own, at most that of the camera, and the camera's aspect ratio.
@@ -172,7 +153,7 @@ class MaskPoints:
         """
         if self.lidar is None:
             return np.zeros(0, POINT), np.zeros((0, 3), np.float32)
-        cloud = self.lidar.frame.payload
+        cloud = self._frame_set.frames[LIDAR].payload
         assert isinstance(cloud, PointCloud)
         seen = self.lidar.visible.nearest(self._segmentation.labels.shape)
         index, labels = seen.index, self._segmentation.labels[seen.rows, seen.cols]

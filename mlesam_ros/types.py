@@ -234,6 +234,8 @@ class Segmentation:
         skews: the skews of the set, modality → nanoseconds.
         timings: stage → seconds, in the order of execution.
         placements: modality → the `geometry.rig.PointTransform` that moved its points into the camera's frame.
+        sweep: the `preprocessing.registration.PlacedSweep` of the LiDAR, kept for later use; None if the mask was made
+            without it or its image was made on a GPU.
         network_size: (h, w) of the network's images; None for that of the labels.
         depth: (h, w) float32 meters of the depth sensor along the camera's axis, at the network's size, NaN where
             unknown, kept for later use; None if the mask was made without it or its image was made on a GPU.
@@ -248,5 +250,6 @@ class Segmentation:
     skews: dict[Modality, int] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     placements: dict[Modality, Any] = field(default_factory=dict, compare=False, repr=False)
+    sweep: Any = field(default=None, compare=False, repr=False)
     network_size: tuple[int, int] | None = None
     depth: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from mlesam_ros.config import build_parameters
 from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, MlesamError
 from mlesam_ros.geometry.pixels import resize_nearest
+from mlesam_ros.geometry.projection import VisiblePoints
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.checkpoint import load_base, load_checkpoint, save_backbone, save_checkpoint, weights_sha256
@@ -27,6 +28,7 @@ from mlesam_ros.pipeline import PRECISIONS, Pipeline, bf16_is_faster, load_pipel
 from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.cuda import encode_torch
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
+from mlesam_ros.semantic_points import MaskPoints
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import MODALITIES, FrameSet, RawImage, SensorFrame
 
@@ -67,6 +69,21 @@ def broken(frame_set, modality):
     frame = frame_set.frames[modality]
     payload = RawImage(480, 640, "rgb8" if modality == "camera" else "16UC1", 1920, np.zeros(5, np.uint8))
     return replace(frame_set, frames={**frame_set.frames, modality: replace(frame, payload=payload)})
+
+
+def test_a_sweep_is_projected_once_for_the_mask_and_its_points(pipeline, frame_set, world, monkeypatch):
+    """For the image of the LiDAR, the depth that registers the events, and the points of the topics."""
+    project, projected = VisiblePoints.of, []
+
+    def counted(points, camera):
+        projected.append(len(points))
+        return project(points, camera)
+
+    monkeypatch.setattr(VisiblePoints, "of", counted)
+    points = MaskPoints(pipeline.segment(frame_set, world.rig), frame_set, world.rig)
+    labeled, placed = points.labeled(pipeline.config.label_space)
+    assert projected.count(len(frame_set.frames["lidar"].payload.points)) == 1
+    assert len(labeled) == len(placed) > 0
 
 
 def test_a_mask_in_camera_resolution(pipeline, frame_set, world):

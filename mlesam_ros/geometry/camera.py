@@ -391,18 +391,17 @@ class CameraModel:
             keep = self._inside(u, v) if bounded else (abs(u) < np.inf) & (abs(v) < np.inf)
         return index[keep], u[keep], v[keep]
 
-    def project_masked(self, points: Any, near: float = 0.0) -> tuple[Any, Any, Any]:
+    def project_masked(self, points: Any) -> tuple[Any, Any, Any]:
         """`project_rectified` with a mask instead of indices: no data-dependent shape, so no device synchronization.
 
         Args:
             points: as for `project_rectified`.
-            near: as for `project`.
 
         Returns:
             (N,) bool, true for points inside the image, and (N,) u and v, which are undefined for the other points.
         """
         with np.errstate(all="ignore"):
-            keep = (points[:, 2] > near) & (points[:, 2] < np.inf) & self._in_window(points)
+            keep = (points[:, 2] > 0) & (points[:, 2] < np.inf) & self._in_window(points)
             x, y, z = to_float64(points.T)
             x, y = x / z, y / z
             if np.isfinite(self.distortion.max_radius):

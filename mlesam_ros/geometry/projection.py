@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.rig import PointTransform
 
 _EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _SHIFT = np.uint64(32)
@@ -40,9 +39,8 @@ class Projection:
     depth: npt.NDArray[np.float32]
 
 
-def project(
-    points_xyz: npt.NDArray[np.floating[Any]],
-    target_from_sensor: PointTransform,
+def project_points(
+    points: npt.NDArray[np.floating[Any]],
     camera: CameraModel,
     size: tuple[int, int],
     near: float = 0.0,
@@ -51,33 +49,13 @@ def project(
     """Project points into an image of any size with a z-buffer.
 
     Args:
-        points_xyz: (N, 3) meters in the sensor's frame; NaN and infinite ones are skipped.
-        target_from_sensor: the sensor's frame to the camera's optical frame, a `Transform` or a `PiecewiseMotion`.
+        points: (N, 3) meters in the camera's optical frame; NaN and infinite ones are skipped.
         camera: the model of the full image.
-        size: (height, width) of the output image; the camera is scaled to it.
+        size: (height, width) of the output image, the camera's image resized.
         near: points with z at or below it, in meters, are dropped.
         dilation: pixels to every side that each point also covers; the nearest point wins there too.
     """
-    return project_points(target_from_sensor.apply(points_xyz), camera, size, near, dilation)
-
-
-def project_points(
-    points: npt.NDArray[np.floating[Any]],
-    camera: CameraModel,
-    size: tuple[int, int],
-    near: float = 0.0,
-    dilation: int = 0,
-) -> Projection:
-    """`project` for points in the camera's optical frame.
-
-    Args:
-        points: (N, 3) meters.
-        camera: as for `project`.
-        size: as for `project`.
-        near: as for `project`.
-        dilation: as for `project`.
-    """
-    return VisiblePoints.of(points, camera.scaled(*size), near).nearest(size, dilation)
+    return VisiblePoints.of(points, camera).nearest(size, near, dilation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +78,9 @@ class VisiblePoints:
     depth: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, points: npt.NDArray[np.floating[Any]], camera: CameraModel, near: float = 0.0) -> VisiblePoints:
-        """Project (N, 3) meters in the camera's optical frame; points with z at or below `near` are dropped."""
-        index, u, v = camera.project_visible(points, near)
+    def of(cls, points: npt.NDArray[np.floating[Any]], camera: CameraModel) -> VisiblePoints:
+        """Project (N, 3) meters in the camera's optical frame."""
+        index, u, v = camera.project_visible(points)
         x, y, z = points[index].T
         with np.errstate(over="ignore"):  # corrupt coordinates only become infinitely far
             distance = np.sqrt(x * x + y * y + z * z).astype(np.float32)
@@ -112,12 +90,18 @@ class VisiblePoints:
         """(M,) rows and columns of the points in the camera's image resized to (height, width)."""
         return _pixels(self.v, self.size[0], size[0]), _pixels(self.u, self.size[1], size[1])
 
-    def nearest(self, size: tuple[int, int], dilation: int = 0) -> Projection:
-        """Z-buffer of the camera's image resized to (height, width); see `project`."""
+    def nearest(self, size: tuple[int, int], near: float = 0.0, dilation: int = 0) -> Projection:
+        """Z-buffer of the camera's image resized to (height, width); see `project_points`."""
+        if near > 0 and not (kept := self.depth > near).all():
+            return self._select(kept).nearest(size, near, dilation)
         rows, cols = self.pixels(size)
         pixel, winner = _nearest(rows, cols, self.range, size, dilation)
         row = pixel // size[1]  # much faster than divmod
         return Projection(row, pixel - row * size[1], self.index[winner], self.range[winner], self.depth[winner])
+
+    def _select(self, kept: npt.NDArray[np.bool_]) -> VisiblePoints:
+        u, v, distance, depth = self.u[kept], self.v[kept], self.range[kept], self.depth[kept]
+        return VisiblePoints(self.size, self.index[kept], u, v, distance, depth)
 
 
 def _pixels(coordinate: npt.NDArray[np.float64], source: int, target: int) -> npt.NDArray[np.intp]:

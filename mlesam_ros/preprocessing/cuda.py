@@ -129,17 +129,25 @@ def project_torch(
         dilation: as for `project_points`.
     """
     height, width = size
-    scaled = camera.scaled(height, width)
     if not len(points):
         points = np.full((1, 3), np.nan, np.float32)  # index 0 must exist
-    there, turn = upload(points), scaled.rectification
-    keep, u, v = scaled.project_masked(there if turn is None else upload(turn.apply(points)), near)
-    row, col = ((x + 0.5).floor().where(keep, 0).long() for x in (v, u))
+    there, turn = upload(points), camera.rectification
+    keep, u, v = camera.project_masked(there if turn is None else upload(turn.apply(points)))
+    keep &= there[:, 2] > near
+    sides = (v, camera.height, height), (u, camera.width, width)
+    row, col = (_pixels(x, source, target).where(keep, 0).long() for x, source, target in sides)
     x, y, z = there.T
     # float64, since float32 square roots are not correctly rounded on some devices and ties would differ.
     distance = (x * x + y * y + z * z).double().sqrt().float()
     index, hit = _nearest(row * width + col, distance, keep, size, dilation)
     return ZBuffer(hit, index, distance[index], z[index].float())
+
+
+def _pixels(coordinate: Tensor, source: int, target: int) -> Tensor:
+    """As in `projection`: pixels along one axis of `source` pixels after resizing it to `target`."""
+    if source == target:
+        return (coordinate + 0.5).floor()
+    return ((coordinate + 0.5) * (target / source)).floor().clamp(max=target - 1)
 
 
 def _nearest(

@@ -10,19 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError, Problem
-from mlesam_ros.geometry.projection import project
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.preprocessing.base import Image, Normalization, scatter_to_image
 from mlesam_ros.preprocessing.point_cloud import (
     FULL_STRENGTH,
     NO_INTENSITY,
     cloud_intensity,
-    cloud_xyz,
     find_intensity_field,
     find_intensity_scale,
     no_intensity,
 )
-from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera, wrong_payload
+from mlesam_ros.preprocessing.registration import FrameContext
 from mlesam_ros.types import LIDAR, Modality, PointCloud, SensorFrame
 
 
@@ -57,13 +55,11 @@ class RangeIntensityHeight:
         self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: FrameContext | None = None
     ) -> Image:
         """Convert a `PointCloud`; see `Preprocessor`. Pixels without a point are 0."""
-        cloud = frame.payload
-        if not isinstance(cloud, PointCloud):
-            raise wrong_payload(frame, "a PointCloud")
-        xyz = cloud_xyz(cloud)
-        camera_from_lidar = cloud_to_camera(frame, rig, context)
-        seen = project(xyz, camera_from_lidar, rig.camera, size, self.near, self.dilation)
-        values = self.channels(seen.range, echo_strength(cloud, context)[seen.index], xyz[seen.index, 2])
+        context = context or FrameContext(frame.time)
+        sweep, cloud = context.sweep(frame, rig), frame.payload
+        assert isinstance(cloud, PointCloud)
+        seen = sweep.visible.nearest(size, self.near, self.dilation)
+        values = self.channels(seen.range, echo_strength(cloud, context)[seen.index], sweep.xyz[seen.index, 2])
         return scatter_to_image(np.stack(values), (seen.rows, seen.cols), size, self.normalization)
 
     def channels(self, range: Any, intensity: Any, height: Any) -> tuple[Any, Any, Any]:
@@ -142,11 +138,10 @@ class DeliverLidar:
         self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: FrameContext | None = None
     ) -> Image:
         """Convert a `PointCloud`; see `Preprocessor`. Pixels without a point are 0."""
-        if not isinstance(frame.payload, PointCloud):
-            raise wrong_payload(frame, "a PointCloud")
-        placement = cloud_to_camera(frame, rig, context)
-        seen = project(cloud_xyz(frame.payload), placement, rig.camera, size, dilation=self.dilation)
-        strength = echo_strength(frame.payload, context)[seen.index] if self.shows == "intensity" else None
+        context = context or FrameContext(frame.time)
+        seen, cloud = context.sweep(frame, rig).visible.nearest(size, dilation=self.dilation), frame.payload
+        assert isinstance(cloud, PointCloud)
+        strength = echo_strength(cloud, context)[seen.index] if self.shows == "intensity" else None
         gray = self.gray(seen.range, strength)
         return scatter_to_image(np.broadcast_to(gray, (3, len(gray))), (seen.rows, seen.cols), size, self.normalization)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError, CloudError, ImageError, MlesamError, Problem
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.projection import Projection, project, project_points
+from mlesam_ros.geometry.projection import Projection, VisiblePoints, project_points
 from mlesam_ros.geometry.rig import ComposedTransform, PiecewiseMotion, PointTransform, Rig, Stamps, sensor_motion
 from mlesam_ros.preprocessing.images import DepthSamples, Meters, parse_depth
 from mlesam_ros.preprocessing.point_cloud import cloud_times, cloud_xyz, piece_times
@@ -64,6 +65,21 @@ class SweepMotions:
         self._newest[frame.frame_id] = frame.payload, rig, time, motion
 
 
+@dataclass(frozen=True, eq=False)
+class PlacedSweep:
+    """A sweep in the view of the label camera.
+
+    Attributes:
+        xyz: (N, 3) float32 meters in the LiDAR's frame, each at its own time.
+        placed: (N, 3) meters in the label camera's frame at the reference time.
+        visible: the points inside the camera's image.
+    """
+
+    xyz: npt.NDArray[np.float32]
+    placed: npt.NDArray[np.floating[Any]]
+    visible: VisiblePoints
+
+
 class FrameContext:
     """Data shared by the preprocessors of one frame set, each computed at most once. Not thread-safe.
 
@@ -93,6 +109,7 @@ class FrameContext:
         self._frames = frames
         self._notes: dict[Modality, str] = {}
         self._placements = {m: (frames[m], placement) for m, placement in placements.items() if m in frames}
+        self._sweep: tuple[SensorFrame, PlacedSweep] | None = None
         self._depths: dict[tuple[int, int], Meters | None] = {}
         self.depth_images: dict[tuple[int, int], Meters] = {}
 
@@ -123,6 +140,30 @@ class FrameContext:
         if known is None or known[0] is not frame:
             known = self._placements[frame.modality] = frame, place()
         return known[1]
+
+    @property
+    def placed_sweep(self) -> PlacedSweep | None:
+        """The sweep of the set's LiDAR; None unless `sweep` was called."""
+        return self._sweep and self._sweep[1]
+
+    def sweep(self, frame: SensorFrame, rig: Rig) -> PlacedSweep:
+        """Project a sweep into the label camera with motion compensation per point, once per frame.
+
+        Args:
+            frame: a frame with a `PointCloud`.
+            rig: contains the label camera and the extrinsics of the LiDAR.
+
+        Raises:
+            ImageError: the frame has other content.
+            CalibrationError: the label camera is unknown, or the rig has no transform to the LiDAR.
+        """
+        if self._sweep is None or self._sweep[0] is not frame:
+            if not isinstance(frame.payload, PointCloud):
+                raise wrong_payload(frame, "a PointCloud")
+            xyz = cloud_xyz(frame.payload)
+            placed = cloud_to_camera(frame, rig, self).apply(xyz)
+            self._sweep = frame, PlacedSweep(xyz, placed, VisiblePoints.of(placed, rig.camera))
+        return self._sweep[1]
 
     def depth(self, rig: Rig, size: tuple[int, int]) -> Meters | None:
         """Depth per pixel: from the depth camera, and from the LiDAR in pixels without a depth camera measurement.
@@ -351,12 +392,10 @@ def depth_from_cloud(
         (h, w) float32 meters along the label camera's axis; NaN where unknown.
 
     Raises:
-        CalibrationError: the rig has no transform to the LiDAR.
+        MlesamError: as `FrameContext.sweep`.
     """
-    if not isinstance(frame.payload, PointCloud):
-        raise wrong_payload(frame, "a PointCloud")
-    pose = cloud_to_camera(frame, rig, context)
-    return _depth_image(project(cloud_xyz(frame.payload), pose, rig.camera, size, dilation=dilation), size)
+    sweep = (context or FrameContext(frame.time)).sweep(frame, rig)
+    return _depth_image(sweep.visible.nearest(size, dilation=dilation), size)
 
 
 def _rasterize(

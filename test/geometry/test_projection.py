@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.projection import project
+from mlesam_ros.geometry.projection import project_points
 from mlesam_ros.geometry.transforms import Transform
 
 CAMERA = CameraModel(
@@ -49,7 +49,7 @@ def plain(points, size, dilation=0):
 )
 def test_z_buffer_equals_reference_loop(size, dilation):
     points = sweep(dtype=np.float64)
-    shown = project(points, MOUNT, CAMERA, size, dilation=dilation)
+    shown = project_points(MOUNT.apply(points), CAMERA, size, dilation=dilation)
     pixels = list(zip(shown.rows.tolist(), shown.cols.tolist(), strict=True))
     assert len(set(pixels)) == len(pixels) > 500
     assert dict(zip(pixels, shown.index.tolist(), strict=True)) == plain(points, size, dilation)
@@ -57,7 +57,7 @@ def test_z_buffer_equals_reference_loop(size, dilation):
 
 def test_range_and_depth_are_those_of_the_point():
     points = sweep()
-    shown = project(points, MOUNT, CAMERA, (480, 640))
+    shown = project_points(MOUNT.apply(points), CAMERA, (480, 640))
     optical = MOUNT.apply(points.astype(np.float64))[shown.index]
     np.testing.assert_allclose(shown.range, np.linalg.norm(optical, axis=1), rtol=1e-5)
     np.testing.assert_allclose(shown.depth, optical[:, 2], rtol=1e-4)
@@ -66,17 +66,17 @@ def test_range_and_depth_are_those_of_the_point():
 
 def test_first_of_equal_points_wins():
     points = np.tile(np.array([[5.0, 0.1, 0.2]]), (4, 1))
-    assert project(points, MOUNT, CAMERA, (480, 640)).index.tolist() == [0]
+    assert project_points(MOUNT.apply(points), CAMERA, (480, 640)).index.tolist() == [0]
 
 
 def test_points_nearer_than_near_are_dropped():
     points = np.array([[1.05, 0, -0.3], [3.0, 0, 0]])  # 0.95 m and 2.9 m before the camera
-    assert project(points, MOUNT, CAMERA, (480, 640), near=1.0).index.tolist() == [1]
+    assert project_points(MOUNT.apply(points), CAMERA, (480, 640), near=1.0).index.tolist() == [1]
 
 
 @pytest.mark.parametrize(
     "points", [np.empty((0, 3), np.float32), np.full((5, 3), np.nan, np.float32), -sweep(10)[:1] * 0]
 )
 def test_nothing_to_see(points):
-    shown = project(points, MOUNT, CAMERA, (480, 640), dilation=1)
+    shown = project_points(MOUNT.apply(points), CAMERA, (480, 640), dilation=1)
     assert shown.rows.size == shown.cols.size == shown.index.size == shown.range.size == 0

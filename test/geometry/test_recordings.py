@@ -11,7 +11,7 @@ import yaml
 from mlesam_ros.doctor.calibration_checks import Segments, best_yaw, rotate_extrinsic, score_by_yaw
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.camera import FITS, CameraModel
-from mlesam_ros.geometry.projection import project
+from mlesam_ros.geometry.projection import project_points
 from mlesam_ros.geometry.transforms import Transform
 
 LANDING = {"opencalib_ours_1": 12_437, "opencalib_ours_2": 10_863, "opencalib_manual": 9_748}
@@ -87,7 +87,7 @@ def test_depth_is_most_coherent_inside_masks_at_the_true_calibration(recordings,
 @pytest.mark.parametrize("name", COHERENCE)
 def test_the_whole_chain_agrees_with_opencv(recordings, name):
     real = recordings[name]
-    shown = project(real.sweep, real.mount, real.camera, (1200, 1920), near=1.0)
+    shown = project_points(real.mount.apply(real.sweep), real.camera, (1200, 1920), near=1.0)
     # OpenCV takes angles, and those of a matrix printed with six digits are not exactly its own; so transform first.
     optical = real.mount.apply(real.sweep[shown.index].astype(np.float64))
     uv = cv2.projectPoints(optical, np.zeros(3), np.zeros(3), real.camera.K, real.d)[0][:, 0]

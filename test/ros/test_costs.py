@@ -19,6 +19,7 @@ from mlesam_ros.bags import serialization as fields
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.projection import VisiblePoints
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import FrameReader
@@ -35,7 +36,7 @@ MADE = {
     mask_messages: ("overlay", "encode_jpeg", "projected_cloud", "to_rgb", "pixels", "point_cloud", "camera_info",
                     "compressed_image"),
     semantic_points.MaskPoints: ("labeled", "navigation", "_make_grid"),
-    semantic_points.VisiblePoints: ("of",),
+    VisiblePoints: ("of",),
     outputs: ("health_markers",),
 }  # fmt: skip
 
