@@ -5,7 +5,7 @@
 
 NAME is `sensors` (OpenCV, NumPy), `sync` (the policy of message_filters), `model` (one sensor after the other with LoRA
 wrappers; the frozen encoder), `runtimes` (exported files of the shipped experts; SegFormer-B0), `encoders` (SAM 2's of
-Meta's package), `paths`, `node` (every topic subscribed), `publishing` (a narrower overlay), `views` (a node per
+Meta's package), `paths`, `node` (every topic subscribed), `publishing` (a wide overlay), `views` (a node per
 camera) or `training` (a plain loop). With `model`, `runtimes` and `paths` go the options of `mlesam bench model`.
 Alternatives take turns in one process.
 """
@@ -120,7 +120,7 @@ def node(repeats: int) -> list[BenchmarkResult]:
 
 
 def publishing(repeats: int) -> list[BenchmarkResult]:
-    """The messages of a mask at 1080p, beside a narrower overlay."""
+    """The messages of a mask at 1080p, beside an overlay of its width."""
     import node_parts
 
     return node_parts.publishing(repeats)

@@ -176,7 +176,6 @@ def _publish(repeats: int) -> list[BenchmarkResult]:
 
 _ALIGNED = frozenset(name for name in MASK_TOPICS if name.startswith("aligned/"))
 _COSTMAP = frozenset(("obstacle_points", "ground_points"))
-_NARROW = 960
 
 
 def publishing(repeats: int) -> list[BenchmarkResult]:
@@ -191,7 +190,7 @@ def publishing(repeats: int) -> list[BenchmarkResult]:
     mask, space = pipeline.segment(frame_set, robot.rig), pipeline.config.label_space
     kinds = {name: message_class(topic.type_name) for name, topic in MASK_TOPICS.items()}
 
-    def publish(topics: Collection[str], width: int = 0) -> None:
+    def publish(topics: Collection[str], width: int = NodeParameters().overlay_width) -> None:
         parameters = replace(NodeParameters(), overlay_width=width)
         made = mask_messages(mask, frame_set, robot.rig, space, parameters)
         for name in topics:
@@ -207,6 +206,6 @@ def publishing(repeats: int) -> list[BenchmarkResult]:
     }
     rows = []
     for name, topics in {**alone, **together}.items():
-        narrow = f"overlay_width {_NARROW}", partial(publish, topics, _NARROW)
-        rows += compare(name, partial(publish, topics), repeats, *([narrow] if len(topics) > 1 else []))
+        wide = "overlay_width 0", partial(publish, topics, 0)
+        rows += compare(name, partial(publish, topics), repeats, *([wide] if len(topics) > 1 else []))
     return rows

@@ -151,8 +151,8 @@ class NodeParameters:
     )  # fmt: skip
     overlay_alpha: float = parameter(0.5, "Weight of the colors in ~/overlay.", LIVE, low=0.0, high=1.0, encoding=False)
     overlay_width: int = parameter(
-        0,
-        "Columns of ~/overlay and ~/projected_lidar; 0: those of ~/labels, the maximum.",
+        960,
+        "Columns of ~/overlay and ~/projected_lidar, at most those of ~/labels; 0: as many.",
         LIVE,
         low=0,
         high=65535,
